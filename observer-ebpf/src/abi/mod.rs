@@ -1,0 +1,8 @@
+//! One file per subject of the ABI.
+
+pub mod counter;
+pub mod layout;
+pub mod limits;
+pub mod parse;
+pub mod verdict;
+pub mod watch;

@@ -1,0 +1,5 @@
+//! An eBPF observer for LLM inference.
+//!
+//! Rooms in the order of the road; each imports only rooms before it. See ARCHITECTURE.md.
+
+pub mod exchange;

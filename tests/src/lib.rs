@@ -1,0 +1,1 @@
+//! What crosses rooms: replay of recordings, properties, live kernel tests, real engines, kernel matrix, fakes.
