@@ -1,0 +1,40 @@
+//! Field offsets of tracepoints that differ between kernels. The loader reads them from the tracepoints'
+//! `format` files and writes them here before the object is loaded; the values below are those of 6.18.
+
+/// A field that this kernel's tracepoint does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($name:ident = $default:expr;)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            static $name: u32 = $default;
+        )*
+        /// Reads an offset in a way that the compiler cannot fold: the loader changes it.
+        pub mod read {
+            $(
+                #[inline(always)]
+                #[allow(non_snake_case)]
+                pub fn $name() -> u32 {
+                    // SAFETY: a static of this crate.
+                    unsafe { core::ptr::read_volatile(&raw const super::$name) }
+                }
+            )*
+        }
+    };
+}
+
+offsets! {
+    READ_FAMILY = 20;
+    READ_SPORT = 16;
+    READ_DPORT = 18;
+    READ_SADDR = 22;
+    READ_DADDR = 26;
+    READ_SADDR_V6 = 30;
+    READ_DADDR_V6 = 46;
+    PROBE_LENGTH = 76;
+    PROBE_SOCKET = 128;
+    FORK_CHILD = 20;
+    EXIT_GROUP_DEAD = 32;
+    OOM_PID = 8;
+}

@@ -1,0 +1,95 @@
+//! Process lifecycle: watch bytes follow forks and end with their process.
+
+use aya_ebpf::{helpers::bpf_get_current_comm, macros::tracepoint, programs::TracePointContext};
+use aya_log_ebpf::debug;
+use observer_ebpf::{Exec, Exit, Kind, Oom, exit_flags, watch};
+
+use crate::{
+    emit,
+    offsets::{ABSENT, read},
+    scope::{self, observes, watch_byte, watched},
+};
+
+#[inline(always)]
+fn field<T: Default>(ctx: &TracePointContext, offset: u32) -> T {
+    // SAFETY: read through a helper that checks the address.
+    unsafe { ctx.read_at(offset as usize) }.unwrap_or_default()
+}
+
+/// A child of a watched process may serve connections that its parent accepted. The id is that of a thread
+/// when the "child" is one; its byte then goes with the thread.
+#[tracepoint(category = "sched", name = "sched_process_fork")]
+pub fn sched_process_fork(ctx: TracePointContext) -> u32 {
+    let (tgid, _) = scope::current();
+    let byte = watched(tgid);
+    if observes(byte)
+        && let Some(child) = watch_byte(field(&ctx, read::FORK_CHILD()))
+    {
+        // SAFETY: points into a map value.
+        unsafe { core::ptr::write_volatile(child, byte) };
+    }
+    0
+}
+
+/// Descriptors marked close-on-exec go without a `close`: what was bound before is not trusted after.
+#[tracepoint(category = "sched", name = "sched_process_exec")]
+pub fn sched_process_exec(ctx: TracePointContext) -> u32 {
+    let (tgid, _) = scope::current();
+    let Some(byte) = watch_byte(tgid) else { return 0 };
+    // SAFETY: points into a map value.
+    let value = unsafe { core::ptr::read_volatile(byte) };
+    if observes(value) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(byte, watch::after_exec(value)) };
+        debug!(&ctx, "exec of watched process {}", tgid);
+        emit::lifecycle(&Exec {
+            header: emit::header::<Exec>(Kind::Exec),
+            comm: bpf_get_current_comm().unwrap_or_default(),
+        });
+    }
+    0
+}
+
+/// Fires for each thread. The process is gone when the kernel says so, or when user space has looked.
+#[tracepoint(category = "sched", name = "sched_process_exit")]
+pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
+    let (tgid, tid) = scope::current();
+    let Some(byte) = watch_byte(tgid) else { return 0 };
+    // SAFETY: points into a map value.
+    if !observes(unsafe { core::ptr::read_volatile(byte) }) {
+        return 0;
+    }
+    if tid != tgid
+        && let Some(thread) = watch_byte(tid)
+    {
+        // SAFETY: points into a map value. The id was this thread's; its byte came with the fork.
+        unsafe { core::ptr::write_volatile(thread, 0) };
+    }
+    let offset = read::EXIT_GROUP_DEAD();
+    let group_dead = if offset == ABSENT { 0u8 } else { field(&ctx, offset) };
+    if group_dead == 0 && (offset != ABSENT || tid != tgid) {
+        return 0;
+    }
+    if group_dead != 0 {
+        // SAFETY: points into a map value.
+        unsafe { core::ptr::write_volatile(byte, 0) };
+    }
+    debug!(&ctx, "exit of watched process {}", tgid);
+    emit::lifecycle(&Exit {
+        header: emit::header::<Exit>(Kind::Exit),
+        flags: if group_dead != 0 { exit_flags::GROUP_DEAD } else { 0 },
+        _pad: 0,
+    });
+    0
+}
+
+/// The victim is named by a field; the current task is whoever asked for memory.
+#[tracepoint(category = "oom", name = "mark_victim")]
+pub fn mark_victim(ctx: TracePointContext) -> u32 {
+    let mut header = emit::header::<Oom>(Kind::Oom);
+    let victim: u32 = field(&ctx, read::OOM_PID());
+    header.tgid = victim;
+    header.tid = victim;
+    emit::lifecycle(&Oom { header });
+    0
+}

@@ -1,0 +1,68 @@
+//! Arguments of a system call from its saved registers. The order of registers is user ABI
+//! (`struct user_regs_struct` on x86-64, `struct user_pt_regs` on arm64).
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+/// Numbers that the entry probe must know before any table is asked.
+pub mod number {
+    #[cfg(bpf_target_arch = "x86_64")]
+    mod arch {
+        pub const ACCEPT: u64 = 43;
+        pub const ACCEPT4: u64 = 288;
+        pub const LISTEN: u64 = 50;
+    }
+    #[cfg(bpf_target_arch = "aarch64")]
+    mod arch {
+        pub const ACCEPT: u64 = 202;
+        pub const ACCEPT4: u64 = 242;
+        pub const LISTEN: u64 = 201;
+    }
+    pub use arch::{ACCEPT, ACCEPT4, LISTEN};
+}
+
+/// The arguments that probes look at.
+pub struct Arguments {
+    pub first: u64,
+    pub second: u64,
+    pub third: u64,
+    pub fourth: u64,
+}
+
+/// Reads the arguments of a call at its entry.
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+pub fn arguments(regs: *const u8) -> Option<Arguments> {
+    // r10, r9, r8, rax, rcx, rdx, rsi, rdi: words 7 to 14 of pt_regs.
+    // SAFETY: reads kernel memory through the helper, which checks it.
+    let words: [u64; 8] = unsafe { bpf_probe_read_kernel(regs.add(7 * 8).cast()) }.ok()?;
+    Some(Arguments { first: words[7], second: words[6], third: words[5], fourth: words[0] })
+}
+
+/// Number of the call that is returning, and its first argument.
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+pub fn returning(regs: *const u8) -> Option<(u64, u64)> {
+    // rdi and orig_rax: words 14 and 15 of pt_regs.
+    // SAFETY: reads kernel memory through the helper, which checks it.
+    let words: [u64; 2] = unsafe { bpf_probe_read_kernel(regs.add(14 * 8).cast()) }.ok()?;
+    Some((words[1], words[0]))
+}
+
+/// Reads the arguments of a call at its entry.
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+pub fn arguments(regs: *const u8) -> Option<Arguments> {
+    // SAFETY: reads kernel memory through the helper, which checks it.
+    let words: [u64; 4] = unsafe { bpf_probe_read_kernel(regs.cast()) }.ok()?;
+    Some(Arguments { first: words[0], second: words[1], third: words[2], fourth: words[3] })
+}
+
+/// Number of the call that is returning, and its first argument.
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+pub fn returning(regs: *const u8) -> Option<(u64, u64)> {
+    // user_pt_regs is 34 words long; orig_x0 and syscallno follow it.
+    // SAFETY: reads kernel memory through the helper, which checks it.
+    let words: [u64; 2] = unsafe { bpf_probe_read_kernel(regs.add(34 * 8).cast()) }.ok()?;
+    Some((words[1] & 0xffff_ffff, words[0]))
+}

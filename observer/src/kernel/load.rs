@@ -1,0 +1,292 @@
+//! Loads the object, attaches its programs, and hands out what is read and written while it runs.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapData, MapError, ProgramArray, RingBuf},
+    programs::{Program, ProgramError, RawTracePoint, TracePoint},
+};
+use thiserror::Error;
+use tracing::warn;
+
+use super::{
+    counters::{Counters, Counts},
+    formats,
+    programs::{ATTACHMENTS, Hook, NEXT, Probe, ProbeMode, SYSCALLS},
+    requirements::{self, Requirement},
+    ring,
+    tables::Tables,
+    watch::WatchBytes,
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-probes"));
+
+/// What the loader may be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring: a power of two, a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Whether to attach the probe on packet arrival.
+    pub arrival: bool,
+}
+
+/// Why the probes do not run.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The machine does not grant something.
+    #[error(transparent)]
+    Requirement(#[from] Requirement),
+    /// The program was built on a machine without a compiler for the kernel side.
+    #[error(
+        "this binary was built without its kernel side, so it can replay but not observe; \
+         run `cargo xtask setup` and build again"
+    )]
+    NotBuilt,
+    /// The object was refused.
+    #[error("the kernel refused the eBPF object: {0}")]
+    Object(#[from] aya::EbpfError),
+    /// A program was refused.
+    #[error("the kernel refused eBPF program {program}: {source}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A program or map is not in the object.
+    #[error("the eBPF object has no {0}")]
+    Absent(&'static str),
+    /// A map could not be used.
+    #[error("eBPF map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The watch bytes could not be mapped.
+    #[error("cannot map the watch bytes: {0}")]
+    Watch(std::io::Error),
+}
+
+/// The probes, running. Dropping it detaches them all.
+pub struct Kernel {
+    /// Watch bytes of processes.
+    pub watch: WatchBytes,
+    /// Maps that user space writes.
+    pub tables: Tables,
+    ring: RingBuf<MapData>,
+    counters: Counters,
+    report: Vec<Probe>,
+    ebpf: Ebpf,
+    /// The kernel empties a program array when nobody in user space holds it any more.
+    _tail_calls: [ProgramArray<MapData>; 3],
+}
+
+impl Kernel {
+    /// Checks the machine, loads everything, attaches everything.
+    ///
+    /// # Errors
+    /// [`LoadError`] if observing would be pointless; what can be done without is in [`Kernel::report`].
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NotBuilt);
+        }
+        let tracefs = requirements::check()?;
+        raise_memlock();
+        let mut ebpf = object(options, &tracefs)?;
+        let ring = RingBuf::try_from(take(&mut ebpf, "RING")?)
+            .map_err(|source| LoadError::Map { map: "RING", source })?;
+        let watch = WatchBytes::map(ebpf.map("WATCH").ok_or(LoadError::Absent("WATCH"))?)?;
+        let tables = Tables::take(&mut ebpf)?;
+        let counters = Counters::take(&mut ebpf)?;
+        let tail_calls = tail_calls(&mut ebpf)?;
+        let mut kernel =
+            Self { watch, tables, ring, counters, report: Vec::new(), ebpf, _tail_calls: tail_calls };
+        kernel.attach(options)?;
+        Ok(kernel)
+    }
+
+    fn attach(&mut self, options: &Options) -> Result<(), LoadError> {
+        for attachment in ATTACHMENTS {
+            let program = attachment.program;
+            let outcome = if program == "tcp_probe" && !options.arrival {
+                Err(Refused::Off)
+            } else {
+                attach(&mut self.ebpf, program, attachment.hook)
+            };
+            let mode = match (outcome, attachment.without) {
+                (Ok(()), _) => ProbeMode::Attached,
+                (Err(Refused::Program(source)), None) => return Err(LoadError::Program { program, source }),
+                (Err(reason), Some(without)) => ProbeMode::Missing { without, reason: reason.to_string() },
+                (Err(Refused::Absent | Refused::Off), None) => return Err(LoadError::Absent(program)),
+            };
+            self.report.push(Probe { name: program, mode });
+        }
+        Ok(())
+    }
+
+    /// One line per probe.
+    pub fn report(&self) -> &[Probe] {
+        &self.report
+    }
+
+    /// Hands each record that is in the ring now to `sink`, at most `limit` of them; how many there were.
+    pub fn poll(&mut self, limit: usize, mut sink: impl FnMut(&[u8])) -> usize {
+        let mut taken = 0;
+        while taken < limit {
+            let Some(record) = self.ring.next() else { break };
+            sink(&record);
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Waits until the kernel asks for the ring to be read, or the timeout has passed.
+    pub fn wait(&self, timeout: std::time::Duration) {
+        ring::wait(self.ring.as_fd(), timeout);
+    }
+
+    /// Descriptor that becomes readable when the ring should be read.
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// Counters, summed over CPUs.
+    pub fn counts(&self) -> Counts {
+        self.counters.read()
+    }
+
+    /// Runs of each attached perf program that the kernel skipped, where it tells (5.12 and later; of
+    /// tracepoints, 6.7 and later).
+    pub fn missed(&self) -> Vec<(&'static str, u64)> {
+        ATTACHMENTS
+            .iter()
+            .filter_map(|attachment| {
+                let program = self.ebpf.program(attachment.program)?;
+                let fd = match program {
+                    Program::TracePoint(program) => program.fd().ok()?,
+                    Program::RawTracePoint(program) => program.fd().ok()?,
+                    _ => return None,
+                };
+                Some((attachment.program, super::counters::recursion_misses(fd.as_fd())?))
+            })
+            .collect()
+    }
+
+    /// The loaded object, for its log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Detaches every probe: first the entry of system calls, last the exit of processes.
+    pub fn detach(mut self) {
+        for attachment in ATTACHMENTS.iter().rev() {
+            let outcome = match self.ebpf.program_mut(attachment.program) {
+                Some(Program::RawTracePoint(program)) => program.unload(),
+                Some(Program::TracePoint(program)) => program.unload(),
+                _ => Ok(()),
+            };
+            if let Err(error) = outcome
+                && !matches!(error, ProgramError::NotLoaded)
+            {
+                warn!(program = attachment.program, %error, "cannot detach; the process's end will");
+            }
+        }
+    }
+}
+
+fn object(options: &Options, tracefs: &Path) -> Result<Ebpf, LoadError> {
+    let offsets = formats::offsets(tracefs);
+    let mut loader = EbpfLoader::new();
+    for (global, offset) in &offsets {
+        loader.override_global(global, offset, true);
+    }
+    loader.map_max_entries("RING", options.ring_bytes);
+    Ok(loader.load(OBJECT)?)
+}
+
+pub(super) fn take(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(map).ok_or(LoadError::Absent(map))
+}
+
+/// Before 5.11 maps are charged against `RLIMIT_MEMLOCK`; later kernels do not need it raised.
+fn raise_memlock() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
+        warn!(%error, "cannot raise RLIMIT_MEMLOCK; only kernels before 5.11 need it");
+    }
+}
+
+enum Refused {
+    Program(ProgramError),
+    Absent,
+    Off,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Program(error) => error.fmt(f),
+            Self::Absent => f.write_str("not in the object"),
+            Self::Off => f.write_str("turned off by capture.arrival"),
+        }
+    }
+}
+
+fn attach(ebpf: &mut Ebpf, program: &str, hook: Hook) -> Result<(), Refused> {
+    let program = ebpf.program_mut(program).ok_or(Refused::Absent)?;
+    match hook {
+        Hook::Raw(name) => {
+            let program: &mut RawTracePoint = program.try_into().map_err(Refused::Program)?;
+            program.load().map_err(Refused::Program)?;
+            program.attach(name).map_err(Refused::Program)?;
+        }
+        Hook::Perf(category, name) => {
+            let program: &mut TracePoint = program.try_into().map_err(Refused::Program)?;
+            program.load().map_err(Refused::Program)?;
+            program.attach(category, name).map_err(Refused::Program)?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads the programs that are tail-called, and fills the tables that they are called from.
+fn tail_calls(ebpf: &mut Ebpf) -> Result<[ProgramArray<MapData>; 3], LoadError> {
+    let mut enter = program_array(ebpf, "ENTER")?;
+    let mut exit = program_array(ebpf, "EXIT")?;
+    let mut next = program_array(ebpf, "NEXT")?;
+    for &(number, entry, leave) in SYSCALLS {
+        set(ebpf, &mut enter, "ENTER", number, entry)?;
+        if let Some(leave) = leave {
+            set(ebpf, &mut exit, "EXIT", number, leave)?;
+        }
+    }
+    set(ebpf, &mut next, "NEXT", 0, NEXT)?;
+    Ok([enter, exit, next])
+}
+
+fn program_array(ebpf: &mut Ebpf, map: &'static str) -> Result<ProgramArray<MapData>, LoadError> {
+    ProgramArray::try_from(take(ebpf, map)?).map_err(|source| LoadError::Map { map, source })
+}
+
+fn set(
+    ebpf: &mut Ebpf,
+    array: &mut ProgramArray<MapData>,
+    map: &'static str,
+    index: i64,
+    program: &'static str,
+) -> Result<(), LoadError> {
+    let refused = |source| LoadError::Program { program, source };
+    let loaded: &mut RawTracePoint =
+        ebpf.program_mut(program).ok_or(LoadError::Absent(program))?.try_into().map_err(refused)?;
+    if loaded.fd().is_err() {
+        loaded.load().map_err(refused)?;
+    }
+    let fd = loaded.fd().map_err(refused)?;
+    array.set(index as u32, fd, 0).map_err(|source| LoadError::Map { map, source })
+}

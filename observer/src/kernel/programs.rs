@@ -1,0 +1,125 @@
+//! The programs of the object: what each hangs on, and what is lost without it.
+
+/// Entry programs by system call. The last column is the exit program.
+pub(super) const SYSCALLS: &[(i64, &str, Option<&str>)] = &[
+    (libc::SYS_read, "enter_read", RECEIVED),
+    (libc::SYS_recvfrom, "enter_recvfrom", RECEIVED),
+    (libc::SYS_readv, "enter_readv", RECEIVED),
+    (libc::SYS_recvmsg, "enter_recvmsg", RECEIVED),
+    (libc::SYS_recvmmsg, "enter_recvmmsg", RECEIVED),
+    (libc::SYS_write, "enter_write", SENT),
+    (libc::SYS_sendto, "enter_sendto", SENT),
+    (libc::SYS_writev, "enter_writev", SENT),
+    (libc::SYS_sendmsg, "enter_sendmsg", SENT),
+    (libc::SYS_sendmmsg, "enter_sendmmsg", SENT),
+    (libc::SYS_sendfile, "enter_sendfile", SENT),
+    (libc::SYS_splice, "enter_splice", SENT),
+    (libc::SYS_accept, "enter_accept", Some("exit_accept")),
+    (libc::SYS_accept4, "enter_accept", Some("exit_accept")),
+    (libc::SYS_listen, "enter_listen", None),
+    (libc::SYS_connect, "enter_connect", Some("exit_connect")),
+    (libc::SYS_close, "enter_close", None),
+    (libc::SYS_shutdown, "enter_shutdown", None),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_dup2, "enter_dup", None),
+    (libc::SYS_dup3, "enter_dup", None),
+];
+
+const RECEIVED: Option<&str> = Some("exit_received");
+const SENT: Option<&str> = Some("exit_sent");
+
+/// The program that copies parts of a call; it tail-calls itself.
+pub(super) const NEXT: &str = "next_part";
+
+/// How a program is attached by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Hook {
+    /// A raw tracepoint, by name.
+    Raw(&'static str),
+    /// A tracepoint through perf, by category and name.
+    Perf(&'static str, &'static str),
+}
+
+/// A program that is attached.
+pub(super) struct Attachment {
+    pub(super) program: &'static str,
+    pub(super) hook: Hook,
+    /// What is missing without it; `None` if observing is pointless without it.
+    pub(super) without: Option<&'static str>,
+}
+
+/// In the order of attaching. The exit of system calls comes first and goes last, so that no call is seen
+/// to begin whose end is not seen.
+pub(super) const ATTACHMENTS: &[Attachment] = &[
+    Attachment {
+        program: "sched_process_exit",
+        hook: Hook::Perf("sched", "sched_process_exit"),
+        without: Some("exits are found by looking at /proc"),
+    },
+    Attachment {
+        program: "sched_process_fork",
+        hook: Hook::Perf("sched", "sched_process_fork"),
+        without: Some("children that serve their parent's connections are not watched"),
+    },
+    Attachment {
+        program: "sched_process_exec",
+        hook: Hook::Perf("sched", "sched_process_exec"),
+        without: Some("a process that replaces its program keeps its old identity"),
+    },
+    Attachment {
+        program: "mark_victim",
+        hook: Hook::Perf("oom", "mark_victim"),
+        without: Some("out-of-memory kills are not told from other exits"),
+    },
+    Attachment {
+        program: "tcp_rcv_space_adjust",
+        hook: Hook::Perf("tcp", "tcp_rcv_space_adjust"),
+        without: None,
+    },
+    Attachment {
+        program: "tcp_probe",
+        hook: Hook::Perf("tcp", "tcp_probe"),
+        without: Some("no `arrived` clock: socket wait is not measured"),
+    },
+    Attachment {
+        program: "inet_sock_set_state",
+        hook: Hook::Raw("inet_sock_set_state"),
+        without: Some("no `connected` clock, and a client's hang-up is seen only when the server reads it"),
+    },
+    Attachment { program: "sys_exit", hook: Hook::Raw("sys_exit"), without: None },
+    Attachment { program: "sys_enter", hook: Hook::Raw("sys_enter"), without: None },
+];
+
+/// Whether a probe works on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeMode {
+    /// Attached.
+    Attached,
+    /// Not attached: what is missing for it, and why.
+    Missing {
+        /// What the observer cannot tell without it.
+        without: &'static str,
+        /// Why it is not attached.
+        reason: String,
+    },
+}
+
+/// One line of the report.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Whether it works.
+    pub mode: ProbeMode,
+}
+
+impl std::fmt::Display for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.mode {
+            ProbeMode::Attached => write!(f, "{}: attached", self.name),
+            ProbeMode::Missing { without, reason } => {
+                write!(f, "{}: missing ({reason}): {without}", self.name)
+            }
+        }
+    }
+}

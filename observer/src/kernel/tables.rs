@@ -1,0 +1,87 @@
+//! Maps that user space writes: verdicts, and the sweeping of what has ended.
+
+use std::collections::HashSet;
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData},
+};
+use observer_ebpf::Verdict;
+
+use super::load::{LoadError, take};
+
+/// `Binding` and `Side` of the kernel side, whose fields are nobody's business here.
+type Binding = [u8; 32];
+type Side = [u8; 48];
+
+/// Connection tables of the kernel side.
+pub struct Tables {
+    verdicts: HashMap<MapData, u64, u32>,
+    descriptors: HashMap<MapData, u64, Binding>,
+    received: HashMap<MapData, u64, Side>,
+    sent: HashMap<MapData, u64, Side>,
+}
+
+/// How many entries each table holds: what a leak would show in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Verdicts.
+    pub verdicts: usize,
+    /// Descriptors.
+    pub descriptors: usize,
+    /// Received sides.
+    pub received: usize,
+    /// Sent sides.
+    pub sent: usize,
+}
+
+impl Tables {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        fn table<V: Pod>(ebpf: &mut Ebpf, map: &'static str) -> Result<HashMap<MapData, u64, V>, LoadError> {
+            HashMap::try_from(take(ebpf, map)?).map_err(|source| LoadError::Map { map, source })
+        }
+        Ok(Self {
+            verdicts: table(ebpf, "VERDICTS")?,
+            descriptors: table(ebpf, "FDS")?,
+            received: table(ebpf, "RECEIVED")?,
+            sent: table(ebpf, "SENT")?,
+        })
+    }
+
+    /// Tells the kernel side what to do with a connection. False if the table is full.
+    pub fn decide(&mut self, connection: u64, verdict: Verdict) -> bool {
+        self.verdicts.insert(connection, verdict as u32, 0).is_ok()
+    }
+
+    /// Forgets a connection that has ended. To be called some time after its end: a probe may still be in it.
+    pub fn forget(&mut self, connection: u64) {
+        // An entry that is not there was never made, or went before.
+        let _ = self.verdicts.remove(&connection);
+        let _ = self.received.remove(&connection);
+        let _ = self.sent.remove(&connection);
+    }
+
+    /// Forgets the descriptors of processes that are gone; how many there were.
+    pub fn sweep(&mut self, gone: &HashSet<u32>) -> usize {
+        let stale: Vec<u64> = self
+            .descriptors
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| gone.contains(&((key >> 32) as u32)))
+            .collect();
+        for key in &stale {
+            let _ = self.descriptors.remove(key);
+        }
+        stale.len()
+    }
+
+    /// Entries in each table. Walks them: for tests and rare looks.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            verdicts: self.verdicts.keys().filter_map(Result::ok).count(),
+            descriptors: self.descriptors.keys().filter_map(Result::ok).count(),
+            received: self.received.keys().filter_map(Result::ok).count(),
+            sent: self.sent.keys().filter_map(Result::ok).count(),
+        }
+    }
+}
