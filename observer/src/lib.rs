@@ -3,3 +3,4 @@
 //! Rooms in the order of the road; each imports only rooms before it. See ARCHITECTURE.md.
 
 pub mod exchange;
+pub mod http;
