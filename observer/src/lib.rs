@@ -3,4 +3,5 @@
 //! Rooms in the order of the road; each imports only rooms before it. See ARCHITECTURE.md.
 
 pub mod exchange;
+pub mod http;
 pub mod kernel;
