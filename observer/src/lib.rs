@@ -2,6 +2,12 @@
 //!
 //! Rooms in the order of the road; each imports only rooms before it. See ARCHITECTURE.md.
 
+pub mod body;
+pub mod capture;
+pub mod connection;
+pub mod discover;
 pub mod exchange;
 pub mod http;
 pub mod kernel;
+pub mod llm;
+pub mod pipeline;

@@ -271,3 +271,36 @@ const _: () = {
     assert!(size_of::<Oom>() == 24);
     assert!(size_of::<Clock>() == 32);
 };
+
+/// Writes the records that user space makes.
+macro_rules! to_bytes {
+    ($($record:ident { $($field:ident),* };)*) => {
+        $(
+            impl $record {
+                /// The record as it stands in the ring or a recording.
+                pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+                    let mut bytes = [0; size_of::<Self>()];
+                    let header = self.header;
+                    put(&mut bytes, 0, &header.kind.to_ne_bytes());
+                    put(&mut bytes, offset_of!(Header, length), &header.length.to_ne_bytes());
+                    put(&mut bytes, offset_of!(Header, time), &header.time.to_ne_bytes());
+                    put(&mut bytes, offset_of!(Header, tgid), &header.tgid.to_ne_bytes());
+                    put(&mut bytes, offset_of!(Header, tid), &header.tid.to_ne_bytes());
+                    $(put(&mut bytes, offset_of!(Self, $field), &self.$field.to_ne_bytes());)*
+                    bytes
+                }
+            }
+        )*
+    };
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    for (to, from) in bytes.iter_mut().skip(at).zip(value) {
+        *to = *from;
+    }
+}
+
+to_bytes! {
+    Clock { realtime };
+    Exit { flags };
+}

@@ -1,7 +1,19 @@
 //! One request and its response: clocks, tokens, outcome and defects become an observation.
+//!
+//! In: pieces of both directions of a connection, with the time and the call that moved them. Out:
+//! [`Observation`]s, and what the kernel side should do with the connection.
 
+mod content;
+mod conversation;
 mod observation;
+mod one;
+mod outcome;
 mod record;
+mod summary;
+mod tokens;
 
+pub use conversation::{Context, Conversation, End, Undecoded};
 pub use observation::{ExchangeId, Observation};
-pub use record::{Clocks, Gaps, Operation, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
+pub use record::{Clocks, Gaps, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
+
+pub use crate::llm::Operation;

@@ -1,6 +1,7 @@
 //! What the core tells the outside while exchanges go on and when they end.
 
-use super::record::{Operation, Phase, RequestRecord};
+use super::record::{Phase, RequestRecord};
+use crate::llm::Operation;
 
 /// Names an exchange while it runs: connection and number of the exchange on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +20,7 @@ impl std::fmt::Display for ExchangeId {
 
 /// One thing that the core reports.
 ///
-/// For each exchange: one `Started`, any number of `Phase` and `Delivered`, one `Finished`.
+/// For each exchange: one `Started`, one `Requested`, any number of `Phase` and `Delivered`, one `Finished`.
 #[derive(Clone, Debug)]
 pub enum Observation {
     /// An exchange is known to be an LLM request.
@@ -32,6 +33,13 @@ pub enum Observation {
         time: u64,
         /// Operation.
         operation: Option<Operation>,
+    },
+    /// What an exchange asks for is known: its request is complete, or was answered before it was.
+    Requested {
+        /// Which.
+        id: ExchangeId,
+        /// Whether it asks for a stream.
+        stream: bool,
     },
     /// An exchange moved to another phase.
     Phase {

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::llm::Operation;
+
 /// How an exchange ended, independent of its HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,26 +86,6 @@ impl TokenSource {
             Self::Engine => "engine",
             Self::Ids => "ids",
             Self::Estimated => "estimated",
-        }
-    }
-}
-
-/// Operation, by OpenTelemetry's GenAI names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operation {
-    /// A chat completion.
-    Chat,
-    /// A text completion.
-    TextCompletion,
-}
-
-impl Operation {
-    /// The word used in records and metric labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::TextCompletion => "text_completion",
         }
     }
 }

@@ -1,0 +1,285 @@
+//! Capture as a whole: probes, core and process discovery, turned by whoever owns the thread.
+//!
+//! Out, through a [`Sink`]: every raw record, and every observation with the process it is about. Runs on one
+//! thread and never waits for anybody but the ring.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use observer_ebpf::{Clock, Exit, Header, Kind, Record, exit_flags};
+use rustix::time::{ClockId, clock_gettime};
+use tracing::{debug, warn};
+
+use crate::{
+    discover::{Process, is_gone, listening},
+    exchange::Observation,
+    kernel::{Kernel, LoadError, Options},
+    pipeline::Pipeline,
+};
+
+/// Records taken from the ring before anything else gets its turn.
+const BATCH: usize = 4096;
+
+/// How long the ring may wait to be read: timestamps are the kernel's, so this delays, but falsifies nothing.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// Between looks at what grows slowly: ended connections, gone processes, the clocks.
+const HOUSEKEEPING: u64 = 1_000_000_000;
+
+/// A probe may still be in a connection that has just ended.
+const GRACE: u64 = 2_000_000_000;
+
+/// Processes that are remembered; far more than a node runs.
+const PROCESSES: usize = 65_536;
+
+/// What capture tells.
+pub trait Sink {
+    /// A raw record, as it came from the ring or was made beside it.
+    fn record(&mut self, _raw: &[u8]) {}
+    /// A process that observations will be about, or a new name for one.
+    fn process(&mut self, _tgid: u32, _process: &Process) {}
+    /// A process is gone, and all observations about it have been told.
+    fn process_gone(&mut self, _tgid: u32) {}
+    /// An observation.
+    fn observation(&mut self, _observation: Observation) {}
+    /// Once a second.
+    fn housekeeping(&mut self, _capture: &Capture) {}
+}
+
+/// Which processes are observed.
+pub type Scope = Box<dyn Fn(&Process) -> bool + Send>;
+
+/// Probes, core and processes.
+pub struct Capture {
+    /// The probes.
+    pub kernel: Kernel,
+    /// The core.
+    pub pipeline: Pipeline,
+    /// Raw records that were no records: a bug, or another version's object.
+    pub malformed: u64,
+    processes: HashMap<u32, Process>,
+    scope: Scope,
+    /// Ended connections and when they ended.
+    ended: VecDeque<(u64, u64)>,
+    gone: HashSet<u32>,
+    next_housekeeping: u64,
+}
+
+/// Monotonic time: the kernel side's clock.
+pub fn monotonic() -> u64 {
+    nanos(ClockId::Monotonic)
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+impl Capture {
+    /// Loads and attaches the probes, then watches who listened before.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the probes cannot run here.
+    pub fn start(options: &Options, connections: usize, scope: Scope) -> Result<Self, LoadError> {
+        let kernel = Kernel::load(options)?;
+        let mut capture = Self {
+            kernel,
+            pipeline: Pipeline::new(connections),
+            malformed: 0,
+            processes: HashMap::new(),
+            scope,
+            ended: VecDeque::new(),
+            gone: HashSet::new(),
+            next_housekeeping: 0,
+        };
+        let own = std::process::id();
+        // The observer's own endpoint is no workload.
+        capture.kernel.watch.deny(own);
+        for tgid in listening() {
+            if tgid != own && capture.look_up(tgid).is_some() {
+                capture.kernel.watch.watch(tgid);
+            }
+        }
+        Ok(capture)
+    }
+
+    /// Looks a process up and decides on it. `None` if it is gone or out of scope.
+    fn look_up(&mut self, tgid: u32) -> Option<&Process> {
+        let process = Process::look_up(tgid)?;
+        if !process.is_native || !(self.scope)(&process) {
+            debug!(tgid, process.name, process.is_native, "not observed");
+            self.kernel.watch.deny(tgid);
+            self.processes.remove(&tgid);
+            return None;
+        }
+        if self.processes.len() >= PROCESSES && !self.processes.contains_key(&tgid) {
+            return None;
+        }
+        self.processes.insert(tgid, process);
+        self.processes.get(&tgid)
+    }
+
+    /// Waits for the ring, takes what is in it, and passes on what follows from it.
+    pub fn turn(&mut self, sink: &mut impl Sink) {
+        self.kernel.wait(PERIOD);
+        self.drain(sink);
+        let now = monotonic();
+        if now >= self.next_housekeeping {
+            self.next_housekeeping = now + HOUSEKEEPING;
+            self.housekeeping(now, sink);
+            sink.housekeeping(self);
+        }
+    }
+
+    /// Takes everything that is in the ring.
+    pub fn drain(&mut self, sink: &mut impl Sink) {
+        loop {
+            let mut lifecycle = Vec::new();
+            let Self { kernel, pipeline, malformed, .. } = self;
+            let taken = kernel.poll(BATCH, |raw| {
+                let Ok(record) = Record::parse(raw) else {
+                    *malformed += 1;
+                    return;
+                };
+                sink.record(raw);
+                match record {
+                    Record::Open(_) | Record::Listen(_) | Record::Exec(_) | Record::Exit(_) => {
+                        lifecycle.push((record.header().tgid, record.header().kind, exited(&record)));
+                    }
+                    Record::Data(..)
+                    | Record::Close(_)
+                    | Record::State(_)
+                    | Record::Ended(_)
+                    | Record::Oom(_)
+                    | Record::Clock(_) => {}
+                }
+                pipeline.handle_record(&record);
+            });
+            for (tgid, kind, exit) in lifecycle {
+                self.lifecycle(tgid, kind, exit, sink);
+            }
+            self.pass_on(sink);
+            if taken < BATCH {
+                break;
+            }
+        }
+    }
+
+    fn lifecycle(&mut self, tgid: u32, kind: u32, exit: Option<bool>, sink: &mut impl Sink) {
+        match exit {
+            Some(true) => {
+                self.gone.insert(tgid);
+            }
+            // Only the leader is known to be gone: look, now and in each housekeeping.
+            Some(false) => self.look_for_end(tgid, sink),
+            None if kind == Kind::Open as u32 && self.processes.contains_key(&tgid) => {}
+            None => {
+                if let Some(process) = self.look_up(tgid) {
+                    sink.process(tgid, process);
+                }
+            }
+        }
+    }
+
+    fn look_for_end(&mut self, tgid: u32, sink: &mut impl Sink) {
+        if self.gone.contains(&tgid) || !is_gone(tgid) {
+            return;
+        }
+        let exit = Exit {
+            header: Header {
+                kind: Kind::Exit as u32,
+                length: size_of::<Exit>() as u32,
+                time: monotonic(),
+                tgid,
+                tid: tgid,
+            },
+            flags: exit_flags::GROUP_DEAD,
+            _pad: 0,
+        };
+        sink.record(&exit.to_bytes());
+        self.pipeline.handle_record(&Record::Exit(exit));
+        self.kernel.watch.clear(tgid);
+        self.gone.insert(tgid);
+    }
+
+    /// Observations, verdicts, ends.
+    fn pass_on(&mut self, sink: &mut impl Sink) {
+        while let Some((connection, verdict)) = self.pipeline.poll_verdict() {
+            if !self.kernel.tables.decide(connection, verdict) {
+                warn!(connection, "table of verdicts is full; more of this connection is copied than needed");
+            }
+        }
+        while let Some(observation) = self.pipeline.poll_observation() {
+            sink.observation(observation);
+        }
+        if let Some(connection) = self.pipeline.poll_ended() {
+            let now = monotonic();
+            self.ended.push_back((now, connection));
+            while let Some(connection) = self.pipeline.poll_ended() {
+                self.ended.push_back((now, connection));
+            }
+        }
+    }
+
+    fn housekeeping(&mut self, now: u64, sink: &mut impl Sink) {
+        let clock = clock();
+        sink.record(&clock.to_bytes());
+        self.pipeline.handle_record(&Record::Clock(clock));
+        while let Some(&(ended, connection)) = self.ended.front()
+            && now.saturating_sub(ended) >= GRACE
+        {
+            self.ended.pop_front();
+            self.kernel.tables.forget(connection);
+        }
+        let suspects: Vec<u32> =
+            self.processes.keys().copied().filter(|tgid| !self.gone.contains(tgid)).collect();
+        for tgid in suspects {
+            self.look_for_end(tgid, sink);
+        }
+        self.pass_on(sink);
+        if !self.gone.is_empty() {
+            self.kernel.tables.sweep(&self.gone);
+            for tgid in std::mem::take(&mut self.gone) {
+                self.processes.remove(&tgid);
+                sink.process_gone(tgid);
+            }
+        }
+    }
+
+    /// Processes that observations may be about.
+    pub fn processes(&self) -> impl Iterator<Item = (u32, &Process)> {
+        self.processes.iter().map(|(tgid, process)| (*tgid, process))
+    }
+
+    /// Takes what is left in the ring, then detaches every probe.
+    pub fn stop(mut self, sink: &mut impl Sink) {
+        self.drain(sink);
+        self.kernel.detach();
+    }
+}
+
+/// Whether an exit record says that the whole process is gone.
+fn exited(record: &Record<'_>) -> Option<bool> {
+    match record {
+        Record::Exit(exit) => Some(exit.flags & exit_flags::GROUP_DEAD != 0),
+        _ => None,
+    }
+}
+
+/// The present moment on both clocks.
+fn clock() -> Clock {
+    let time = monotonic();
+    let own = std::process::id();
+    Clock {
+        header: Header {
+            kind: Kind::Clock as u32,
+            length: size_of::<Clock>() as u32,
+            time,
+            tgid: own,
+            tid: own,
+        },
+        realtime: nanos(ClockId::Realtime),
+    }
+}

@@ -1,0 +1,11 @@
+//! Who the processes of this node are, from /proc.
+//!
+//! In: process ids that the kernel side named. Out: what is known of them, and which processes listened
+//! before the probes were there.
+
+mod container;
+mod listeners;
+mod process;
+
+pub use listeners::listening;
+pub use process::{Process, is_gone};

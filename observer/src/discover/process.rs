@@ -1,0 +1,82 @@
+//! One process.
+
+use std::{fs, io::Read as _};
+
+use procfs::process::Process as Proc;
+
+use super::container::container_id;
+
+/// Hex digits of a container id that name it, as container tools print it.
+const SHORT_ID: usize = 12;
+
+/// What is known of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its name: `comm` of its main thread.
+    pub name: String,
+    /// Id of its container.
+    pub container_id: Option<String>,
+    /// Its system calls are numbered as this machine's.
+    pub is_native: bool,
+}
+
+impl Process {
+    /// Looks a process up; `None` if it is gone.
+    pub fn look_up(tgid: u32) -> Option<Self> {
+        let process = Proc::new(tgid.cast_signed()).ok()?;
+        let stat = process.stat().ok()?;
+        let cgroup = fs::read_to_string(format!("/proc/{tgid}/cgroup")).unwrap_or_default();
+        Some(Self { name: stat.comm, container_id: container_id(&cgroup), is_native: is_native(tgid) })
+    }
+
+    /// What the `container` label says: the container's id where there is one, else the process's name.
+    pub fn container(&self) -> String {
+        match &self.container_id {
+            Some(id) => id.chars().take(SHORT_ID).collect(),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// Whether a process runs a 64-bit program. 32-bit ones number their system calls differently. A program
+/// that cannot be read is taken for native: the kernel side tolerates what it does not understand.
+fn is_native(tgid: u32) -> bool {
+    const EI_CLASS: usize = 4;
+    const ELFCLASS32: u8 = 1;
+    let mut ident = [0; EI_CLASS + 1];
+    let read = fs::File::open(format!("/proc/{tgid}/exe")).and_then(|mut file| file.read_exact(&mut ident));
+    read.is_err() || !ident.starts_with(b"\x7fELF") || ident[EI_CLASS] != ELFCLASS32
+}
+
+/// Whether no thread of a process is left. A leader that exited while others live on is a zombie with tasks.
+pub fn is_gone(tgid: u32) -> bool {
+    let Ok(process) = Proc::new(tgid.cast_signed()) else { return true };
+    let Ok(tasks) = process.tasks() else { return true };
+    !tasks
+        .filter_map(Result::ok)
+        .any(|task| task.stat().is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_native_and_alive() {
+        let own = Process::look_up(std::process::id()).unwrap();
+        assert!(own.is_native);
+        assert!(!own.name.is_empty());
+        assert!(!is_gone(std::process::id()));
+        assert!(is_gone(u32::MAX >> 1));
+        assert_eq!(Process::look_up(u32::MAX >> 1), None);
+    }
+
+    #[test]
+    fn the_container_is_named_by_its_short_id() {
+        let id = "0123456789abcdef".repeat(4);
+        let mut process = Process { name: "llama-server".into(), container_id: Some(id), is_native: true };
+        assert_eq!(process.container(), "0123456789ab");
+        process.container_id = None;
+        assert_eq!(process.container(), "llama-server");
+    }
+}

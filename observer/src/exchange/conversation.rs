@@ -1,0 +1,530 @@
+//! The exchanges of one connection: requests paired with responses in order (RFC 9112 section 9.3).
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+use observer_ebpf::Verdict;
+
+use super::{
+    observation::{ExchangeId, Observation},
+    one::{Exchange, Progress},
+    summary,
+};
+use crate::{
+    connection::Piece,
+    http::{
+        Defect, Input, Part, Protocol, RequestHead,
+        http1::{ExpectedRequest, RequestDecoder, ResponseDecoder},
+        sniff,
+    },
+    llm,
+};
+
+/// Requests that may wait for their responses on one connection; more is no HTTP that anyone serves.
+const PENDING: usize = 256;
+
+/// Requests for something else after which a connection is ignored: one if it was seen from its start.
+const STRANGERS_IF_ADOPTED: u32 = 8;
+
+/// What the connection knows and an exchange needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Socket cookie.
+    pub connection: u64,
+    /// Process that serves.
+    pub tgid: u32,
+    /// The other end.
+    pub peer: Option<SocketAddr>,
+    /// When TCP became ESTABLISHED.
+    pub connected: Option<u64>,
+    /// When `accept` returned.
+    pub accepted: Option<u64>,
+    /// The last moment that is known on both clocks: monotonic, realtime.
+    pub clock: Option<(u64, u64)>,
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The server closed its last descriptor.
+    Closed,
+    /// The serving process is gone.
+    Exited,
+    /// It is not observed any more; nothing is known of its end.
+    Dropped,
+}
+
+/// Why bytes of a connection are not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Undecoded {
+    /// TLS, outside any library that is observed.
+    Tls,
+    /// HTTP/2.
+    Http2,
+    /// Upgraded to another protocol.
+    Upgraded,
+    /// No protocol that is known here.
+    Other,
+}
+
+impl Undecoded {
+    /// The word used in metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Http2 => "http2",
+            Self::Upgraded => "upgraded",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Not decided.
+    Open,
+    Observed,
+    Ignored,
+    Opaque(Undecoded),
+}
+
+/// One connection's exchanges.
+pub struct Conversation {
+    requests: RequestDecoder,
+    responses: ResponseDecoder,
+    open: VecDeque<Exchange>,
+    /// Number of the exchange whose request is being received.
+    receiving: Option<u32>,
+    sequence: u32,
+    scope: Scope,
+    is_whole: bool,
+    strangers: u32,
+    sniffed: bool,
+    /// Start of a response whose head is not complete.
+    response_began: Option<u64>,
+    interim: bool,
+    in_response: bool,
+    /// Verdict that the kernel side has not been told.
+    verdict: Option<Verdict>,
+}
+
+impl Conversation {
+    /// A conversation on a connection seen from its first byte, or joined later.
+    pub fn new(is_whole: bool) -> Self {
+        Self {
+            requests: if is_whole { RequestDecoder::new() } else { RequestDecoder::adopt() },
+            responses: if is_whole { ResponseDecoder::new() } else { ResponseDecoder::adopt() },
+            open: VecDeque::new(),
+            receiving: None,
+            sequence: 0,
+            scope: Scope::Open,
+            is_whole,
+            strangers: 0,
+            sniffed: false,
+            response_began: None,
+            interim: false,
+            in_response: false,
+            verdict: None,
+        }
+    }
+
+    /// A verdict that the kernel side should be told, once.
+    pub fn poll_verdict(&mut self) -> Option<Verdict> {
+        self.verdict.take()
+    }
+
+    /// Whether positions may jump because the kernel side was told to send nothing.
+    pub fn is_ignored(&self) -> bool {
+        matches!(self.scope, Scope::Ignored | Scope::Opaque(_))
+    }
+
+    /// Why it is not decoded, if it is not.
+    pub fn undecoded(&self) -> Option<Undecoded> {
+        match self.scope {
+            Scope::Opaque(cause) => Some(cause),
+            Scope::Open | Scope::Observed | Scope::Ignored => None,
+        }
+    }
+
+    /// The word for its state in metrics.
+    pub fn state(&self) -> &'static str {
+        match self.scope {
+            Scope::Open => "undecided",
+            Scope::Observed => "observed",
+            Scope::Ignored => "ignored",
+            Scope::Opaque(_) => "opaque",
+        }
+    }
+
+    fn decide(&mut self, scope: Scope) {
+        if self.scope == scope {
+            return;
+        }
+        self.scope = scope;
+        match scope {
+            Scope::Observed => self.verdict = Some(Verdict::Observe),
+            Scope::Ignored => {
+                self.verdict = Some(Verdict::Ignore);
+                // Whole messages will be missing: join again at the next one that comes.
+                self.requests = RequestDecoder::adopt();
+                self.responses = ResponseDecoder::adopt();
+                self.open.clear();
+                self.receiving = None;
+            }
+            Scope::Opaque(_) => {
+                self.verdict = Some(Verdict::Opaque);
+                self.receiving = None;
+            }
+            Scope::Open => {}
+        }
+    }
+
+    /// A piece of what the server read.
+    pub fn received(
+        &mut self,
+        context: &Context,
+        time: u64,
+        arrived: Option<u64>,
+        piece: Piece<'_>,
+        out: &mut dyn FnMut(Observation),
+    ) {
+        if matches!(self.scope, Scope::Opaque(_)) {
+            return;
+        }
+        let input = match piece {
+            Piece::Bytes(bytes) => {
+                if !std::mem::replace(&mut self.sniffed, true) {
+                    match sniff(bytes) {
+                        Protocol::Tls => return self.decide(Scope::Opaque(Undecoded::Tls)),
+                        Protocol::Http2Preface => return self.decide(Scope::Opaque(Undecoded::Http2)),
+                        Protocol::Other if self.is_whole => {
+                            return self.decide(Scope::Opaque(Undecoded::Other));
+                        }
+                        Protocol::NeedMore => self.sniffed = false,
+                        Protocol::Http1Request | Protocol::Http1Response | Protocol::Other => {}
+                    }
+                }
+                Input::Bytes(bytes)
+            }
+            Piece::Hole(length) => Input::Gap(length),
+            Piece::Lost(length) => {
+                self.lost(false);
+                Input::Gap(length)
+            }
+        };
+        let (length, mut from) = (input_length(input), 0);
+        let mut decoder = std::mem::replace(&mut self.requests, RequestDecoder::adopt());
+        let mut restart = false;
+        decoder.push_located(input, &mut |at, part| {
+            let at = at as u64;
+            match part {
+                Part::Start => {
+                    from = at;
+                    self.start(context, time, arrived);
+                }
+                Part::Request(head) => restart |= self.request_head(context, head, out),
+                Part::Body(bytes) => {
+                    if let Some(exchange) = self.receiving() {
+                        exchange.request_body(bytes);
+                    }
+                }
+                Part::BodyGap(length) => {
+                    if let Some(exchange) = self.receiving() {
+                        exchange.request_gap(length);
+                    }
+                }
+                Part::End => {
+                    if let Some(exchange) = self.receiving() {
+                        exchange.request_bytes += at.saturating_sub(from);
+                        from = at;
+                        deliver(exchange, out, |exchange, sink| exchange.request_over(time, sink));
+                        requested(exchange, out);
+                    }
+                    self.receiving = None;
+                }
+                Part::Defect(defect) => self.request_defect(defect),
+                // The response decides about upgrades; a request never does.
+                Part::Response(_) | Part::Upgraded => {}
+            }
+        });
+        if let Some(exchange) = self.receiving() {
+            exchange.request_bytes += length - from;
+        }
+        if !restart {
+            self.requests = decoder;
+        }
+    }
+
+    fn start(&mut self, context: &Context, time: u64, arrived: Option<u64>) {
+        if self.open.len() >= PENDING {
+            return self.decide(Scope::Opaque(Undecoded::Other));
+        }
+        let id = ExchangeId { connection: context.connection, sequence: self.sequence };
+        let mut exchange = Exchange::new(id, context.tgid, time);
+        // A request that was pipelined behind another one waited for it, not for the event loop.
+        exchange.times.arrived = arrived.filter(|_| self.open.is_empty());
+        self.open.push_back(exchange);
+        self.receiving = Some(self.sequence);
+        self.sequence = self.sequence.wrapping_add(1);
+    }
+
+    /// True if decoding must begin anew: the connection is ignored from here on.
+    fn request_head(
+        &mut self,
+        context: &Context,
+        head: Box<RequestHead>,
+        out: &mut dyn FnMut(Observation),
+    ) -> bool {
+        let llm = llm::classify(&head.method, &head.path);
+        if llm.is_some() {
+            self.decide(Scope::Observed);
+        } else if self.scope != Scope::Observed && !llm::is_beside(&head.path) {
+            self.strangers += 1;
+            if self.is_whole || self.strangers >= STRANGERS_IF_ADOPTED {
+                self.decide(Scope::Ignored);
+                return true;
+            }
+        }
+        self.responses.expect(match head.method.as_str() {
+            "HEAD" => ExpectedRequest::Head,
+            "CONNECT" => ExpectedRequest::Connect,
+            _ => ExpectedRequest::Other,
+        });
+        if let Some(exchange) = self.receiving() {
+            exchange.llm = llm;
+            exchange.request_head = Some(head);
+            if let Some((_, operation)) = llm {
+                exchange.started = true;
+                out(Observation::Started {
+                    id: exchange.id,
+                    pid: context.tgid,
+                    time: exchange.times.request_start,
+                    operation: Some(operation),
+                });
+            }
+        }
+        false
+    }
+
+    fn receiving(&mut self) -> Option<&mut Exchange> {
+        let sequence = self.receiving?;
+        self.open.back_mut().filter(|exchange| exchange.id.sequence == sequence)
+    }
+
+    fn request_defect(&mut self, defect: Defect) {
+        let Some(exchange) = self.open.back_mut() else { return };
+        exchange.defects.insert(defect.as_str());
+        if matches!(defect, Defect::FramingLost | Defect::HeadHole | Defect::HeadMalformed) {
+            exchange.partial.insert("request_framing");
+        }
+    }
+
+    /// Records of a direction never came.
+    fn lost(&mut self, sent: bool) {
+        let touched = if sent { self.open.front_mut() } else { self.open.back_mut() };
+        if let Some(exchange) = touched {
+            exchange.partial.insert("lost");
+            exchange.evidence.lost = true;
+        }
+    }
+
+    /// A piece of what the server wrote.
+    pub fn sent(
+        &mut self,
+        context: &Context,
+        time: u64,
+        piece: Piece<'_>,
+        out: &mut dyn FnMut(Observation),
+    ) {
+        if matches!(self.scope, Scope::Opaque(_) | Scope::Ignored) {
+            return;
+        }
+        let input = match piece {
+            Piece::Bytes(bytes) => Input::Bytes(bytes),
+            Piece::Hole(length) => Input::Gap(length),
+            Piece::Lost(length) => {
+                self.lost(true);
+                Input::Gap(length)
+            }
+        };
+        let (length, mut from) = (input_length(input), 0);
+        let mut decoder = std::mem::replace(&mut self.responses, ResponseDecoder::adopt());
+        decoder.push_located(input, &mut |at, part| {
+            let at = at as u64;
+            match part {
+                Part::Start => {
+                    from = at;
+                    self.response_start(context, time, out);
+                }
+                Part::Response(head) => {
+                    self.interim = (100..200).contains(&head.status) && head.status != 101;
+                    let began = self.response_began.take();
+                    if !self.interim
+                        && let Some(exchange) = self.open.front_mut()
+                    {
+                        exchange.times.response_start = began;
+                        exchange.response_head(head);
+                    }
+                }
+                Part::Body(bytes) => {
+                    if let Some(exchange) = self.open.front_mut() {
+                        deliver(exchange, out, |exchange, sink| exchange.response_body(bytes, time, sink));
+                    }
+                }
+                Part::BodyGap(length) => {
+                    if let Some(exchange) = self.open.front_mut() {
+                        exchange.response_gap(length);
+                    }
+                }
+                Part::End => {
+                    if let Some(exchange) = self.open.front_mut() {
+                        exchange.response_bytes += at.saturating_sub(from);
+                    }
+                    from = at;
+                    self.in_response = false;
+                    if !std::mem::take(&mut self.interim) {
+                        self.response_over(context, time, true, out);
+                    }
+                }
+                Part::Upgraded => {
+                    self.response_over(context, time, true, out);
+                    self.decide(Scope::Opaque(Undecoded::Upgraded));
+                }
+                Part::Defect(defect) => self.response_defect(defect),
+                Part::Request(_) => {}
+            }
+        });
+        self.responses = decoder;
+        if self.in_response
+            && let Some(exchange) = self.open.front_mut()
+        {
+            exchange.response_bytes += length - from;
+            exchange.times.response_end = Some(time);
+        }
+    }
+
+    fn response_start(&mut self, context: &Context, time: u64, out: &mut dyn FnMut(Observation)) {
+        // A head in the middle of a response: the end of the one before it was lost.
+        if self.in_response && !self.interim && self.open.front().is_some_and(|e| e.response_head.is_some()) {
+            self.response_over(context, time, false, out);
+        }
+        self.in_response = true;
+        self.response_began = Some(time);
+        if let Some(exchange) = self.open.front_mut()
+            && exchange.started
+        {
+            requested(exchange, out);
+        }
+    }
+
+    fn response_defect(&mut self, defect: Defect) {
+        let Some(exchange) = self.open.front_mut() else { return };
+        exchange.defects.insert(defect.as_str());
+        if matches!(defect, Defect::FramingLost | Defect::HeadHole | Defect::HeadMalformed) {
+            exchange.partial.insert("response_framing");
+            exchange.evidence.lost = true;
+        }
+    }
+
+    /// The response at the front is over.
+    fn response_over(
+        &mut self,
+        context: &Context,
+        time: u64,
+        framing_ended: bool,
+        out: &mut dyn FnMut(Observation),
+    ) {
+        let Some(mut exchange) = self.open.pop_front() else { return };
+        if framing_ended {
+            exchange.times.response_end = Some(time);
+        }
+        exchange.evidence.framing_ended = framing_ended;
+        finish(exchange, context, time, out);
+    }
+
+    /// The client closed or reset its side.
+    pub fn client_gone(&mut self) {
+        for exchange in &mut self.open {
+            exchange.evidence.client_gone = true;
+        }
+    }
+
+    /// The connection is over: what is open ends here.
+    pub fn end(&mut self, context: &Context, time: u64, end: End, out: &mut dyn FnMut(Observation)) {
+        if self.is_ignored() {
+            self.open.clear();
+            return;
+        }
+        let mut ended = false;
+        let mut defects = Vec::new();
+        // A response without a length ends with its connection (RFC 9112 section 6.3).
+        let mut decoder = std::mem::replace(&mut self.responses, ResponseDecoder::adopt());
+        decoder.finish(&mut |part| match part {
+            Part::End => ended = true,
+            Part::Defect(defect) => defects.push(defect),
+            Part::Start
+            | Part::Request(_)
+            | Part::Response(_)
+            | Part::Body(_)
+            | Part::BodyGap(_)
+            | Part::Upgraded => {}
+        });
+        for defect in defects {
+            self.response_defect(defect);
+        }
+        while let Some(mut exchange) = self.open.pop_front() {
+            let evidence = &mut exchange.evidence;
+            evidence.connection_over = end != End::Dropped;
+            evidence.framing_ended = std::mem::take(&mut ended) && end == End::Closed;
+            if end == End::Dropped {
+                evidence.lost = true;
+                exchange.partial.insert("end_not_seen");
+            }
+            finish(exchange, context, time, out);
+        }
+    }
+
+    /// Exchanges that are open and known to be LLM requests.
+    pub fn in_flight(&self) -> usize {
+        self.open.iter().filter(|exchange| exchange.started).count()
+    }
+}
+
+fn input_length(input: Input<'_>) -> u64 {
+    match input {
+        Input::Bytes(bytes) => bytes.len() as u64,
+        Input::Gap(length) => length,
+    }
+}
+
+/// Tells, once, what the exchange asks for.
+fn requested(exchange: &mut Exchange, out: &mut dyn FnMut(Observation)) {
+    if exchange.started && !std::mem::replace(&mut exchange.asked, true) {
+        out(Observation::Requested { id: exchange.id, stream: exchange.request.stream.unwrap_or(false) });
+    }
+}
+
+/// Lets the exchange take something in and passes on what it tells.
+fn deliver(
+    exchange: &mut Exchange,
+    out: &mut dyn FnMut(Observation),
+    take: impl FnOnce(&mut Exchange, &mut dyn FnMut(Progress)),
+) {
+    let (id, started) = (exchange.id, exchange.started);
+    take(exchange, &mut |progress| {
+        if started {
+            out(match progress {
+                Progress::Phase(phase) => Observation::Phase { id, phase },
+                Progress::Delivered => Observation::Delivered { id },
+            });
+        }
+    });
+}
+
+fn finish(mut exchange: Exchange, context: &Context, time: u64, out: &mut dyn FnMut(Observation)) {
+    deliver(&mut exchange, out, |exchange, sink| exchange.response_over(time, sink));
+    if exchange.started {
+        requested(&mut exchange, out);
+        let id = exchange.id;
+        out(Observation::Finished { id, record: Box::new(summary::record(exchange, context)) });
+    }
+}

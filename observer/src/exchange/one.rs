@@ -1,0 +1,254 @@
+//! One exchange while it goes on.
+
+use std::collections::BTreeSet;
+
+use super::{
+    content::{Content, Told},
+    observation::ExchangeId,
+    outcome::Evidence,
+    record::Phase,
+    tokens::Counts,
+};
+use crate::{
+    body::json::Scanner,
+    http::{RequestHead, ResponseHead},
+    llm::{Dialect, Operation, Request},
+};
+
+/// Gaps between deliveries that are kept of one stream; more are counted.
+const GAPS: usize = 16_384;
+
+/// Clocks, monotonic nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) arrived: Option<u64>,
+    pub(super) request_start: u64,
+    pub(super) request_end: Option<u64>,
+    pub(super) response_start: Option<u64>,
+    pub(super) first_event: Option<u64>,
+    pub(super) first_token: Option<u64>,
+    pub(super) first_answer: Option<u64>,
+    pub(super) last_token: Option<u64>,
+    pub(super) response_end: Option<u64>,
+}
+
+/// What an exchange tells while a piece is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Phase(Phase),
+    Delivered,
+}
+
+/// One exchange.
+pub(super) struct Exchange {
+    pub(super) id: ExchangeId,
+    pub(super) tgid: u32,
+    pub(super) times: Times,
+    pub(super) request_head: Option<Box<RequestHead>>,
+    pub(super) llm: Option<(&'static dyn Dialect, Operation)>,
+    pub(super) request: Request,
+    request_content: Scanner,
+    pub(super) request_bytes: u64,
+    pub(super) response_head: Option<Box<ResponseHead>>,
+    content: Option<Content>,
+    pub(super) response_bytes: u64,
+    pub(super) counts: Counts,
+    pub(super) deliveries: u64,
+    last_delivery: Option<u64>,
+    pub(super) gap_micros: Vec<u32>,
+    pub(super) gaps: u64,
+    pub(super) finish_reason: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) response_id: Option<String>,
+    pub(super) fingerprint: Option<String>,
+    pub(super) provider: Option<&'static str>,
+    pub(super) queue: Option<f64>,
+    pub(super) evidence: Evidence,
+    pub(super) phase: Phase,
+    /// It was reported as an LLM request.
+    pub(super) started: bool,
+    /// What it asks for was reported.
+    pub(super) asked: bool,
+    pub(super) partial: BTreeSet<&'static str>,
+    pub(super) defects: BTreeSet<&'static str>,
+}
+
+impl Exchange {
+    pub(super) fn new(id: ExchangeId, tgid: u32, request_start: u64) -> Self {
+        Self {
+            id,
+            tgid,
+            times: Times { request_start, ..Times::default() },
+            request_head: None,
+            llm: None,
+            request: Request::default(),
+            request_content: Scanner::new(),
+            request_bytes: 0,
+            response_head: None,
+            content: None,
+            response_bytes: 0,
+            counts: Counts::default(),
+            deliveries: 0,
+            last_delivery: None,
+            gap_micros: Vec::new(),
+            gaps: 0,
+            finish_reason: None,
+            error: None,
+            model: None,
+            response_id: None,
+            fingerprint: None,
+            provider: None,
+            queue: None,
+            evidence: Evidence::default(),
+            phase: Phase::Receiving,
+            started: false,
+            asked: false,
+            partial: BTreeSet::new(),
+            defects: BTreeSet::new(),
+        }
+    }
+
+    /// Whether its response was, or was to be, a stream of events.
+    pub(super) fn is_stream(&self) -> bool {
+        match &self.content {
+            Some(Content::Other) | None => self.request.stream.unwrap_or(false),
+            Some(content) => content.is_stream(),
+        }
+    }
+
+    pub(super) fn request_body(&mut self, bytes: &[u8]) {
+        if let Some((dialect, _)) = self.llm {
+            let request = &mut self.request;
+            self.request_content.push(bytes, &mut |field| dialect.request(&field, request));
+        }
+    }
+
+    pub(super) fn request_gap(&mut self, length: u64) {
+        self.request_content.gap(length);
+    }
+
+    pub(super) fn request_over(&mut self, time: u64, sink: &mut dyn FnMut(Progress)) {
+        self.times.request_end = Some(time);
+        if let Some((dialect, _)) = self.llm {
+            let request = &mut self.request;
+            self.request_content.finish(&mut |field| dialect.request(&field, request));
+        }
+        // A server may answer before it has read all of the request.
+        if self.phase == Phase::Receiving {
+            sink(self.enter(Phase::Waiting));
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) -> Progress {
+        self.phase = phase;
+        Progress::Phase(phase)
+    }
+
+    pub(super) fn response_head(&mut self, head: Box<ResponseHead>) {
+        self.evidence.status = Some(head.status);
+        let content = Content::new(head.fields.content_type());
+        self.evidence.streamed = content.is_stream();
+        self.content = Some(content);
+        self.response_head = Some(head);
+    }
+
+    pub(super) fn response_body(&mut self, bytes: &[u8], time: u64, sink: &mut dyn FnMut(Progress)) {
+        if let (Some(mut content), Some((dialect, _))) = (self.content.take(), self.llm) {
+            content.push(dialect, bytes, &mut |told| self.told(told, time, sink));
+            self.content = Some(content);
+        }
+        if !self.evidence.streamed && self.phase != Phase::Generating {
+            sink(self.enter(Phase::Generating));
+        }
+    }
+
+    pub(super) fn response_gap(&mut self, length: u64) {
+        if let Some(content) = &mut self.content {
+            content.gap(length);
+        }
+        if self.evidence.streamed {
+            self.partial.insert("response_hole");
+            self.evidence.lost = true;
+        }
+    }
+
+    /// The content is over, in order or not.
+    pub(super) fn response_over(&mut self, time: u64, sink: &mut dyn FnMut(Progress)) {
+        if let (Some(mut content), Some((dialect, _))) = (self.content.take(), self.llm) {
+            content.finish(dialect, &mut |told| self.told(told, time, sink));
+            self.content = Some(content);
+        }
+    }
+
+    fn told(&mut self, told: Told, time: u64, sink: &mut dyn FnMut(Progress)) {
+        match told {
+            Told::Event(facts) => {
+                self.times.first_event.get_or_insert(time);
+                self.counts.add(&facts);
+                if facts.bears_token() {
+                    self.token(time, facts.answer, sink);
+                }
+                self.note(facts);
+            }
+            Told::Terminator => {
+                self.times.first_event.get_or_insert(time);
+                self.evidence.terminated = true;
+            }
+            Told::Damaged(defect) => {
+                self.defects.insert(defect);
+                self.partial.insert(defect);
+            }
+            Told::Incomplete => {
+                self.defects.insert("event_incomplete");
+            }
+            Told::Document { facts, complete } => {
+                self.counts.add_plain(&facts);
+                if !complete && self.response_bytes > 0 {
+                    self.defects.insert("document_incomplete");
+                }
+                self.note(facts);
+            }
+        }
+    }
+
+    /// A token-bearing event. Events of one call are one delivery.
+    fn token(&mut self, time: u64, is_answer: bool, sink: &mut dyn FnMut(Progress)) {
+        self.times.first_token.get_or_insert(time);
+        if is_answer {
+            self.times.first_answer.get_or_insert(time);
+        }
+        self.times.last_token = Some(time);
+        if self.last_delivery != Some(time) {
+            if let Some(last) = self.last_delivery {
+                self.gaps += 1;
+                if self.gap_micros.len() < GAPS {
+                    let micros = time.saturating_sub(last).saturating_add(500) / 1000;
+                    self.gap_micros.push(u32::try_from(micros).unwrap_or(u32::MAX));
+                }
+            }
+            self.last_delivery = Some(time);
+            self.deliveries += 1;
+            sink(Progress::Delivered);
+        }
+        if self.phase != Phase::Generating {
+            sink(self.enter(Phase::Generating));
+        }
+    }
+
+    fn note(&mut self, facts: crate::llm::Facts) {
+        if let Some(reason) = facts.finish_reason {
+            self.evidence.abort |= reason == "abort";
+            self.finish_reason = Some(reason);
+        }
+        if let Some(error) = facts.error {
+            self.evidence.error = true;
+            self.error = Some(error);
+        }
+        self.model = facts.model.or(self.model.take());
+        self.response_id = self.response_id.take().or(facts.id);
+        self.fingerprint = self.fingerprint.take().or(facts.fingerprint);
+        self.provider = self.provider.or(facts.provider);
+        self.queue = facts.queue.or(self.queue);
+    }
+}

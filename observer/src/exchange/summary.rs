@@ -1,0 +1,154 @@
+//! A finished exchange becomes a request record.
+
+use super::{
+    conversation::Context,
+    one::Exchange,
+    outcome,
+    record::{Clocks, Gaps, Queue, RequestRecord, Role},
+};
+use crate::llm;
+
+/// Nanoseconds to seconds.
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// Builds the record. Who the process is, and where, is not known here: enrichment adds it.
+pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
+    let start = exchange.times.request_start;
+    let after = |time: Option<u64>| time.map(|time| round(time.wrapping_sub(start).cast_signed() as f64 / 1e9));
+    let times = exchange.times;
+    let is_stream = exchange.is_stream();
+    let streamed = exchange.evidence.streamed;
+    let first = exchange.id.sequence == 0;
+    let accepted = context.accepted.filter(|_| first);
+    let connected = context.connected.filter(|_| first);
+    let tokens = exchange.counts.best();
+    let since = |from: u64, to: u64| round(seconds(to.saturating_sub(from)));
+    let choices = exchange.request.choices.unwrap_or(1).max(1);
+
+    let tpot = (|| {
+        let (first, last) = (times.first_token?, times.last_token?);
+        let n = tokens.output_total()?.checked_sub(exchange.counts.in_first())?;
+        (streamed && choices == 1 && n >= 1).then(|| since(first, last) / n as f64)
+    })();
+    let field = |head: Option<&crate::http::Fields>, name: &str| {
+        head.and_then(|fields| fields.text(name)).map(|text| text.chars().take(256).collect::<String>())
+    };
+    let request_fields = exchange.request_head.as_deref().map(|head| &head.fields);
+    let response_fields = exchange.response_head.as_deref().map(|head| &head.fields);
+    let provider = exchange.provider.or_else(|| {
+        llm::provider(
+            response_fields.and_then(|fields| fields.text("server")),
+            exchange.fingerprint.as_deref(),
+            response_fields.into_iter().flat_map(|fields| fields.iter().map(|(name, _)| name)),
+        )
+    });
+    RequestRecord {
+        id: exchange.id.to_string(),
+        request_id: field(request_fields, "x-request-id").or_else(|| field(response_fields, "x-request-id")),
+        response_id: exchange.response_id,
+        trace_id: field(request_fields, "traceparent").and_then(|value| trace_id(&value)),
+        started_at: wall(context.clock, start),
+        pid: exchange.tgid,
+        provider: provider.map(Into::into),
+        role: Role::Server,
+        peer: context.peer.map(|peer| peer.to_string()),
+        protocol: "http/1.1".into(),
+        operation: exchange.llm.map(|(_, operation)| operation),
+        path: exchange.request_head.as_ref().map(|head| head.path.clone()).unwrap_or_default(),
+        model: exchange.request.model.or(exchange.model),
+        stream: is_stream,
+        choices,
+        max_tokens: exchange.request.max_tokens,
+        status: exchange.evidence.status,
+        outcome: Some(outcome::judge(&exchange.evidence)),
+        finish_reason: exchange.finish_reason,
+        error_type: exchange.error,
+        request_bytes: exchange.request_bytes,
+        response_bytes: exchange.response_bytes,
+        clocks: Clocks {
+            connected: after(connected),
+            accepted: after(accepted),
+            arrived: after(times.arrived),
+            request_start: 0.0,
+            request_end: after(times.request_end),
+            response_start: after(times.response_start),
+            first_event: after(times.first_event),
+            first_token: after(times.first_token),
+            first_answer: after(times.first_answer),
+            last_token: after(times.last_token),
+            response_end: after(times.response_end),
+        },
+        ttft: times.first_token.filter(|_| streamed).map(|time| since(start, time)),
+        ttfb: times.response_start.map(|time| since(start, time)),
+        tpot,
+        duration: times.response_end.map(|time| since(start, time)),
+        gaps: streamed.then(|| gaps(&exchange.gap_micros, exchange.gaps)),
+        token_events: exchange.counts.events,
+        deliveries: exchange.deliveries,
+        tokens,
+        queue: Queue {
+            // The tracepoint may come late, or not at all: never negative.
+            accept: connected.zip(accepted).and_then(|(from, to)| to.checked_sub(from)).map(seconds).map(round),
+            socket: times.arrived.and_then(|arrived| start.checked_sub(arrived)).map(seconds).map(round),
+            dispatch: None,
+            engine: exchange.queue,
+        },
+        partial: exchange.partial.iter().map(ToString::to_string).collect(),
+        defects: exchange.defects.iter().map(ToString::to_string).collect(),
+        gap_micros: exchange.gap_micros,
+        ..RequestRecord::default()
+    }
+}
+
+/// RFC 3339 with nanoseconds, by a moment that is known on both clocks.
+fn wall(clock: Option<(u64, u64)>, time: u64) -> Option<String> {
+    let (monotonic, realtime) = clock?;
+    let nanos = i128::from(realtime) + i128::from(time) - i128::from(monotonic);
+    let moment = jiff::Timestamp::from_nanosecond(nanos).ok()?;
+    Some(moment.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string())
+}
+
+/// Nanoseconds are the clock's resolution; more digits are noise of the division.
+fn round(seconds: f64) -> f64 {
+    (seconds * 1e9).round() / 1e9
+}
+
+/// Trace id of a W3C `traceparent`: version, 32 hex digits, parent id, flags.
+fn trace_id(traceparent: &str) -> Option<String> {
+    let id = traceparent.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0'))
+        .then(|| id.to_ascii_lowercase())
+}
+
+/// Nearest-rank quantiles of the gaps that were kept.
+fn gaps(micros: &[u32], count: u64) -> Gaps {
+    let mut sorted = micros.to_vec();
+    sorted.sort_unstable();
+    let at = |quantile: f64| {
+        let rank = (quantile * sorted.len() as f64).ceil().max(1.0) as usize - 1;
+        sorted.get(rank).map_or(0.0, |micros| f64::from(*micros) / 1e6)
+    };
+    Gaps { count, p50: at(0.5), p99: at(0.99), max: at(1.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_nearest_rank() {
+        let quantiles = gaps(&[4000, 1000, 3000, 2000], 4);
+        assert_eq!((quantiles.p50, quantiles.p99, quantiles.max), (0.002, 0.004, 0.004));
+        assert_eq!(gaps(&[], 0), Gaps::default());
+    }
+
+    #[test]
+    fn trace_ids_are_checked() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")).as_deref(), Some(id));
+        assert_eq!(trace_id("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
+        assert_eq!(trace_id("nonsense"), None);
+    }
+}

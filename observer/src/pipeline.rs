@@ -1,0 +1,335 @@
+//! The core in one piece: records in, observations and verdicts out. No input, no output, no clock.
+
+use std::collections::{HashMap, VecDeque};
+
+use observer_ebpf::{Clock, Data, Direction, Record, State, Verdict, exit_flags};
+
+use crate::{
+    connection::{Connection, Holder, Piece},
+    exchange::{Context, Conversation, End, Observation, Undecoded},
+};
+
+/// What the pipeline did with the records it was given: `received` is the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records given.
+    pub received: u64,
+    /// Records whose content was taken in.
+    pub decoded: u64,
+    /// Records about a connection that could not be remembered: the table is full.
+    pub dropped_table_full: u64,
+    /// Records about a connection that is over, or that never opened.
+    pub dropped_stray: u64,
+    /// Bytes whose records never came, by what the positions tell.
+    pub lost_bytes: u64,
+    /// Bytes that came twice.
+    pub repeated_bytes: u64,
+}
+
+struct Tracked {
+    connection: Connection,
+    conversation: Conversation,
+    /// The next record of this direction may start anywhere: received, sent.
+    resume: [bool; 2],
+}
+
+/// The core.
+pub struct Pipeline {
+    connections: HashMap<u64, Tracked>,
+    limit: usize,
+    /// Last moment known on both clocks: monotonic, realtime.
+    clock: Option<(u64, u64)>,
+    observations: VecDeque<Observation>,
+    verdicts: VecDeque<(u64, Verdict)>,
+    ended: VecDeque<u64>,
+    undecoded: HashMap<Undecoded, u64>,
+    stats: Stats,
+}
+
+impl Pipeline {
+    /// A pipeline that remembers at most `limit` connections.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            connections: HashMap::new(),
+            limit,
+            clock: None,
+            observations: VecDeque::new(),
+            verdicts: VecDeque::new(),
+            ended: VecDeque::new(),
+            undecoded: HashMap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes in one record.
+    pub fn handle_record(&mut self, record: &Record<'_>) {
+        self.stats.received += 1;
+        let taken = match record {
+            Record::Open(open) => self.open(open),
+            Record::Data(data, payload) => self.data(data, payload),
+            Record::Close(close) => self.with(close.connection, |tracked, road| {
+                tracked.reach(close.received, close.sent, close.header.time, road);
+                let holder = Holder { tgid: close.header.tgid, fd: close.fd };
+                tracked.connection.release(holder).then_some((close.header.time, End::Closed))
+            }),
+            Record::State(state) => self.with(state.connection, |tracked, road| {
+                if matches!(state.new, State::CLOSE_WAIT | State::CLOSE) && state.old == State::ESTABLISHED {
+                    tracked.reach(state.received, state.sent, state.header.time, road);
+                    tracked.conversation.client_gone();
+                }
+                None
+            }),
+            Record::Ended(ended) => self.with(ended.connection, |tracked, _| {
+                if ended.direction == Direction::Received as u8 || ended.errno != 0 {
+                    tracked.conversation.client_gone();
+                }
+                None
+            }),
+            Record::Exit(exit) => {
+                // Without the flag only the leader thread is known to be gone.
+                if exit.flags & exit_flags::GROUP_DEAD != 0 {
+                    self.process_gone(exit.header.tgid, exit.header.time);
+                }
+                true
+            }
+            Record::Clock(Clock { header, realtime }) => {
+                self.clock = Some((header.time, *realtime));
+                true
+            }
+            Record::Listen(_) | Record::Exec(_) | Record::Oom(_) => true,
+        };
+        self.stats.decoded += u64::from(taken);
+    }
+
+    fn open(&mut self, open: &observer_ebpf::Open) -> bool {
+        if let Some(tracked) = self.connections.get_mut(&open.connection) {
+            tracked.connection.hold(Holder { tgid: open.header.tgid, fd: open.fd });
+            return true;
+        }
+        let connection = Connection::new(open);
+        self.track(connection)
+    }
+
+    fn track(&mut self, connection: Connection) -> bool {
+        if self.connections.len() >= self.limit {
+            self.stats.dropped_table_full += 1;
+            return false;
+        }
+        let is_whole = connection.is_whole();
+        let conversation = Conversation::new(is_whole);
+        self.connections
+            .insert(connection.id, Tracked { connection, conversation, resume: [!is_whole; 2] });
+        true
+    }
+
+    fn data(&mut self, data: &Data, payload: &[u8]) -> bool {
+        if !self.connections.contains_key(&data.connection) {
+            // Its opening was lost, or it was forgotten: join at the next message.
+            let mut connection = Connection::unseen(data.connection, data.header.tgid);
+            connection.hold(Holder { tgid: data.header.tgid, fd: data.fd });
+            if !self.track(connection) {
+                return false;
+            }
+        }
+        self.with(data.connection, |tracked, road| {
+            tracked.take(data, payload, road);
+            None
+        })
+    }
+
+    /// Lets a connection take something in, then passes on what it tells; removes it if that was its end.
+    fn with(
+        &mut self,
+        id: u64,
+        take: impl FnOnce(&mut Tracked, &mut Road<'_>) -> Option<(u64, End)>,
+    ) -> bool {
+        let Some(tracked) = self.connections.get_mut(&id) else {
+            self.stats.dropped_stray += 1;
+            return false;
+        };
+        let mut road =
+            Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };
+        let end = take(tracked, &mut road);
+        if let Some(verdict) = tracked.conversation.poll_verdict() {
+            if verdict == Verdict::Ignore {
+                tracked.resume = [true; 2];
+            }
+            self.verdicts.push_back((id, verdict));
+        }
+        if let Some((time, end)) = end {
+            self.remove(id, time, end);
+        }
+        true
+    }
+
+    fn remove(&mut self, id: u64, time: u64, end: End) {
+        let Some(mut tracked) = self.connections.remove(&id) else { return };
+        let mut road =
+            Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };
+        tracked.end(time, end, &mut road);
+        let Connection { received, sent, .. } = &tracked.connection;
+        if let Some(cause) = tracked.conversation.undecoded() {
+            *self.undecoded.entry(cause).or_default() += received.position() + sent.position();
+        }
+        self.stats.repeated_bytes += received.repeated + sent.repeated;
+        self.ended.push_back(id);
+    }
+
+    /// A process is gone: so are the connections that only it held.
+    pub fn process_gone(&mut self, tgid: u32, time: u64) {
+        let mut over: Vec<u64> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(id, tracked)| tracked.connection.release_all(tgid).then_some(*id))
+            .collect();
+        over.sort_unstable();
+        for id in over {
+            self.remove(id, time, End::Exited);
+        }
+    }
+
+    /// Ends everything that is open, as at the end of a recording.
+    pub fn finish(&mut self, time: u64) {
+        let mut open: Vec<u64> = self.connections.keys().copied().collect();
+        open.sort_unstable();
+        for id in open {
+            self.remove(id, time, End::Dropped);
+        }
+    }
+
+    /// The next observation.
+    pub fn poll_observation(&mut self) -> Option<Observation> {
+        self.observations.pop_front()
+    }
+
+    /// The next verdict that the kernel side should be told.
+    pub fn poll_verdict(&mut self) -> Option<(u64, Verdict)> {
+        self.verdicts.pop_front()
+    }
+
+    /// The next connection that is over, for the kernel side to forget some time later.
+    pub fn poll_ended(&mut self) -> Option<u64> {
+        self.ended.pop_front()
+    }
+
+    /// What became of the records.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Connections by state.
+    pub fn connections(&self) -> HashMap<&'static str, u64> {
+        let mut states = HashMap::from([("undecided", 0), ("observed", 0), ("ignored", 0), ("opaque", 0)]);
+        for tracked in self.connections.values() {
+            *states.entry(tracked.conversation.state()).or_default() += 1;
+        }
+        states
+    }
+
+    /// Bytes of finished connections that were not decoded, by cause.
+    pub fn undecoded_bytes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.undecoded.iter().map(|(cause, bytes)| (cause.as_str(), *bytes))
+    }
+
+    /// LLM exchanges that are open.
+    pub fn in_flight(&self) -> usize {
+        self.connections.values().map(|tracked| tracked.conversation.in_flight()).sum()
+    }
+}
+
+/// Where what a connection tells goes.
+struct Road<'a> {
+    clock: Option<(u64, u64)>,
+    observations: &'a mut VecDeque<Observation>,
+    stats: &'a mut Stats,
+}
+
+impl Tracked {
+    fn take(&mut self, data: &Data, payload: &[u8], road: &mut Road<'_>) {
+        let sent = data.direction == Direction::Sent as u8;
+        let Self { connection, conversation, resume } = self;
+        let stream = if sent { &mut connection.sent } else { &mut connection.received };
+        if std::mem::take(&mut resume[usize::from(sent)]) || conversation.is_ignored() {
+            stream.start_at(data.position);
+        }
+        let mut pieces = Pieces::default();
+        stream.push(data, payload, &mut |piece| pieces.add(piece));
+        let time = data.header.time;
+        let arrived = (data.arrived != 0).then_some(data.arrived);
+        for piece in pieces.into_iter() {
+            self.piece(sent, time, arrived, piece, road);
+        }
+    }
+
+    fn piece(&mut self, sent: bool, time: u64, arrived: Option<u64>, piece: Piece<'_>, road: &mut Road<'_>) {
+        if let Piece::Lost(length) = piece {
+            road.stats.lost_bytes += length;
+        }
+        let context = context(&self.connection, road.clock);
+        let observations = &mut *road.observations;
+        let mut out = |observation| observations.push_back(observation);
+        if sent {
+            self.conversation.sent(&context, time, piece, &mut out);
+        } else {
+            self.conversation.received(&context, time, arrived, piece, &mut out);
+        }
+    }
+
+    /// Both directions are known to have reached these positions.
+    fn reach(&mut self, received: u64, sent: u64, time: u64, road: &mut Road<'_>) {
+        if self.conversation.is_ignored() {
+            self.connection.received.start_at(received);
+            self.connection.sent.start_at(sent);
+            return;
+        }
+        for (is_sent, position) in [(false, received), (true, sent)] {
+            let stream = if is_sent { &mut self.connection.sent } else { &mut self.connection.received };
+            if std::mem::take(&mut self.resume[usize::from(is_sent)]) {
+                stream.start_at(position);
+                continue;
+            }
+            let mut lost = 0;
+            stream.advance(position, &mut |piece| {
+                if let Piece::Lost(length) = piece {
+                    lost = length;
+                }
+            });
+            if lost > 0 {
+                self.piece(is_sent, time, None, Piece::Lost(lost), road);
+            }
+        }
+    }
+
+    fn end(&mut self, time: u64, end: End, road: &mut Road<'_>) {
+        let context = context(&self.connection, road.clock);
+        let observations = &mut *road.observations;
+        self.conversation.end(&context, time, end, &mut |observation| observations.push_back(observation));
+    }
+}
+
+fn context(connection: &Connection, clock: Option<(u64, u64)>) -> Context {
+    Context {
+        connection: connection.id,
+        tgid: connection.tgid,
+        peer: connection.peer,
+        connected: connection.connected,
+        accepted: connection.accepted,
+        clock,
+    }
+}
+
+/// A record makes at most three pieces: lost, bytes, hole.
+#[derive(Default)]
+struct Pieces<'a>([Option<Piece<'a>>; 3]);
+
+impl<'a> Pieces<'a> {
+    fn add(&mut self, piece: Piece<'a>) {
+        if let Some(place) = self.0.iter_mut().find(|place| place.is_none()) {
+            *place = Some(piece);
+        }
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Piece<'a>> {
+        self.0.into_iter().flatten()
+    }
+}
