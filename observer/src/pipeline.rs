@@ -18,8 +18,8 @@ pub struct Stats {
     pub decoded: u64,
     /// Records about a connection that could not be remembered: the table is full.
     pub dropped_table_full: u64,
-    /// Records about a connection that is over, or that never opened.
-    pub dropped_stray: u64,
+    /// Of the decoded ones, those that came for a connection after its end, and told nothing new.
+    pub late: u64,
     /// Bytes whose records never came, by what the positions tell.
     pub lost_bytes: u64,
     /// Bytes that came twice.
@@ -73,11 +73,13 @@ impl Pipeline {
                 tracked.connection.release(holder).then_some((close.header.time, End::Closed))
             }),
             Record::State(state) => self.with(state.connection, |tracked, road| {
-                if matches!(state.new, State::CLOSE_WAIT | State::CLOSE) && state.old == State::ESTABLISHED {
-                    tracked.reach(state.received, state.sent, state.header.time, road);
+                let time = state.header.time;
+                if state.old == State::ESTABLISHED && matches!(state.new, State::CLOSE_WAIT | State::CLOSE) {
+                    tracked.reach(state.received, state.sent, time, road);
                     tracked.conversation.client_gone();
                 }
-                None
+                // Descriptors that an exec or an exit dropped are closed without a `close`.
+                (state.new == State::CLOSE).then_some((time, End::Closed))
             }),
             Record::Ended(ended) => self.with(ended.connection, |tracked, _| {
                 if ended.direction == Direction::Received as u8 || ended.errno != 0 {
@@ -144,8 +146,8 @@ impl Pipeline {
         take: impl FnOnce(&mut Tracked, &mut Road<'_>) -> Option<(u64, End)>,
     ) -> bool {
         let Some(tracked) = self.connections.get_mut(&id) else {
-            self.stats.dropped_stray += 1;
-            return false;
+            self.stats.late += 1;
+            return true;
         };
         let mut road =
             Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };

@@ -1,1 +1,4 @@
 //! What crosses rooms: replay of recordings, properties, live kernel tests, real engines, kernel matrix, fakes.
+
+pub mod live;
+pub mod workload;

@@ -17,4 +17,5 @@ pub use counters::Counts;
 pub use load::{Kernel, LoadError, Options};
 pub use programs::{Probe, ProbeMode};
 pub use requirements::{Requirement, check};
+pub use tables::{Sizes, Tables};
 pub use watch::WatchBytes;

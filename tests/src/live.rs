@@ -1,0 +1,213 @@
+//! A capture that runs while a test drives a workload.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use observer::{
+    capture::{Capture, Sink, monotonic},
+    exchange::{Observation, RequestRecord},
+    kernel::{Counts, Options, Probe, Sizes},
+    pipeline::Stats,
+};
+use observer_ebpf::Record;
+
+/// Whether live tests can run: as root. In CI they must; elsewhere the reason is printed.
+///
+/// # Panics
+/// In CI without root.
+pub fn privileged() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    assert!(root || std::env::var_os("CI").is_none(), "live tests need root, and CI must run them");
+    if !root {
+        eprintln!("SKIPPED: live tests need root");
+    }
+    root
+}
+
+/// What a capture saw.
+#[derive(Default)]
+pub struct Seen {
+    /// Finished exchanges.
+    pub records: Vec<RequestRecord>,
+    /// Observations by kind.
+    pub started: usize,
+    /// Deliveries.
+    pub deliveries: usize,
+    /// Raw records by process and kind, with the data records' covered and captured bytes.
+    pub raw: HashMap<u32, Raw>,
+    /// Raw records, copied, if asked for.
+    pub recording: Option<Vec<Vec<u8>>>,
+    /// How long to dawdle over each record, so that the ring overflows.
+    pub dawdle: Duration,
+}
+
+/// Raw records about one process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raw {
+    /// Data records.
+    pub data: u64,
+    /// Bytes that they cover.
+    pub covered: u64,
+    /// Bytes that they captured.
+    pub captured: u64,
+    /// Open records.
+    pub open: u64,
+    /// Close records.
+    pub close: u64,
+    /// Final positions of its connections, summed: received, sent.
+    pub final_positions: (u64, u64),
+}
+
+/// What is known when a capture has stopped.
+pub struct Report {
+    /// What it saw.
+    pub seen: Seen,
+    /// Kernel counters, after the workload was quiet.
+    pub counts: Counts,
+    /// Pipeline counters.
+    pub stats: Stats,
+    /// Connections by state.
+    pub connections: HashMap<&'static str, u64>,
+    /// Runs that the kernel skipped.
+    pub missed: Vec<(&'static str, u64)>,
+    /// Entries left in kernel tables.
+    pub sizes: Sizes,
+    /// LLM exchanges still open.
+    pub in_flight: usize,
+    /// How long detaching took.
+    pub detach: Duration,
+}
+
+/// A running capture.
+pub struct Live {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
+    thread: Option<JoinHandle<Report>>,
+}
+
+struct Collect(Arc<Mutex<Seen>>);
+
+impl Sink for Collect {
+    fn record(&mut self, raw: &[u8]) {
+        let mut seen = self.0.lock().expect("collector");
+        if !seen.dawdle.is_zero() {
+            std::thread::sleep(seen.dawdle);
+        }
+        let Ok(record) = Record::parse(raw) else { return };
+        let of = seen.raw.entry(record.header().tgid).or_default();
+        match record {
+            Record::Data(data, _) => {
+                of.data += 1;
+                of.covered += u64::from(data.length);
+                of.captured += u64::from(data.captured);
+            }
+            Record::Open(_) => of.open += 1,
+            Record::Close(close) => {
+                of.close += 1;
+                of.final_positions.0 += close.received;
+                of.final_positions.1 += close.sent;
+            }
+            _ => {}
+        }
+        if let Some(recording) = &mut seen.recording {
+            recording.push(raw.to_vec());
+        }
+    }
+
+    fn observation(&mut self, observation: Observation) {
+        let mut seen = self.0.lock().expect("collector");
+        match observation {
+            Observation::Started { .. } => seen.started += 1,
+            Observation::Delivered { .. } => seen.deliveries += 1,
+            Observation::Finished { record, .. } => seen.records.push(*record),
+            Observation::Requested { .. } | Observation::Phase { .. } => {}
+        }
+    }
+}
+
+impl Live {
+    /// Attaches the probes and returns when they are there. `seen` is where to begin.
+    pub fn start(options: &Options, seen: Seen) -> Self {
+        let seen = Arc::new(Mutex::new(seen));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, is_ready) = sync_channel(1);
+        let thread = {
+            let (seen, stop, options) = (Arc::clone(&seen), Arc::clone(&stop), options.clone());
+            std::thread::spawn(move || run(&options, &seen, &stop, &ready))
+        };
+        is_ready.recv().expect("the capture thread died: see its message");
+        Self { stop, seen, thread: Some(thread) }
+    }
+
+    /// With the defaults of the agent.
+    pub fn start_default() -> Self {
+        Self::start(&Options { ring_bytes: 16 << 20, arrival: true }, Seen::default())
+    }
+
+    /// Looks at what was seen so far.
+    pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&self.seen.lock().expect("collector"))
+    }
+
+    /// Waits until a condition holds; panics with `what` after `limit`.
+    pub fn wait_until(&self, what: &str, limit: Duration, condition: impl Fn(&Seen) -> bool) {
+        let end = monotonic() + limit.as_nanos() as u64;
+        while !self.look(&condition) {
+            let (records, raw) = self.look(|seen| (seen.records.len(), format!("{:?}", seen.raw)));
+            assert!(monotonic() < end, "not seen in {limit:?}: {what}; {records} exchanges; {raw}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops after what is under way was seen, and detaches.
+    pub fn stop(mut self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("stopped once");
+        thread.join().expect("the capture thread died: see its message")
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn run(
+    options: &Options,
+    seen: &Arc<Mutex<Seen>>,
+    stop: &AtomicBool,
+    ready: &SyncSender<Vec<Probe>>,
+) -> Report {
+    let mut sink = Collect(Arc::clone(seen));
+    let mut capture = Capture::start(options, 65_536, Box::new(|_| true))
+        .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
+    let _ = ready.send(capture.kernel.report().to_vec());
+    while !stop.load(Ordering::Relaxed) {
+        capture.turn(&mut sink);
+    }
+    capture.drain(&mut sink);
+    let (counts, missed) = (capture.kernel.counts(), capture.kernel.missed());
+    let report = Report {
+        counts,
+        missed,
+        stats: capture.pipeline.stats(),
+        connections: capture.pipeline.connections(),
+        sizes: capture.kernel.tables.sizes(),
+        in_flight: capture.pipeline.in_flight(),
+        seen: Seen::default(),
+        detach: Duration::ZERO,
+    };
+    let begin = monotonic();
+    capture.stop(&mut sink);
+    let detach = Duration::from_nanos(monotonic() - begin);
+    Report { seen: std::mem::take(&mut *seen.lock().expect("collector")), detach, ..report }
+}

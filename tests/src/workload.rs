@@ -1,0 +1,78 @@
+//! Processes that tests start and end.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+/// A folder of this package.
+pub fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// A child that is killed when it goes out of scope.
+pub struct Workload {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Workload {
+    /// Starts a script of `tests/python` with the system's Python. Its first line of output is waited for.
+    pub fn script(script: &str, args: &[&str]) -> (Self, String) {
+        let mut command = Command::new("python3");
+        command.arg("-u").arg(folder("python").join(script)).args(args);
+        Self::start(command)
+    }
+
+    /// Starts a command and waits for its first line of output.
+    pub fn start(mut command: Command) -> (Self, String) {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut workload = Self { child, stdout };
+        let first = workload.line();
+        assert!(!first.is_empty(), "{command:?} ended without a line of output");
+        (workload, first)
+    }
+
+    /// The next line of output; empty at its end.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("output of a workload");
+        line.trim_end().to_owned()
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end; panics if it failed.
+    pub fn finish(mut self) {
+        let status = self.child.wait().expect("wait for a workload");
+        assert!(status.success(), "workload ended with {status}");
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sleeps: for tests of what must *not* happen, where there is nothing to wait for.
+pub fn quiet(duration: Duration) {
+    std::thread::sleep(duration);
+}

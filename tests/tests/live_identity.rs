@@ -1,0 +1,166 @@
+//! Which connection a descriptor is, when processes make it hard to tell.
+
+use std::{
+    collections::HashSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use observer::exchange::Outcome;
+use observer_tests::{
+    live::{Live, privileged},
+    workload::{Workload, folder, quiet},
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// After the end of a connection, its state is kept for a grace period, then swept within a second.
+const SWEPT: Duration = Duration::from_millis(4500);
+
+fn connect(port: &str) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect")
+}
+
+/// A plain request for `events` tokens of a model.
+fn ask(stream: &mut TcpStream, model: &str, events: usize) {
+    let body = format!(r#"{{"model":"{model}","events":{events},"messages":[]}}"#);
+    write!(
+        stream,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("request");
+}
+
+fn answer(stream: &mut TcpStream) {
+    let mut buffer = [0; 65536];
+    let n = stream.read(&mut buffer).expect("response");
+    assert!(buffer[..n].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..n]));
+}
+
+/// Each exchange must carry the tokens that its own model stands for.
+fn check_exchanges(mode: &str) {
+    let live = Live::start_default();
+    let (server, port) = Workload::script("openai_server.py", &["--mode", mode]);
+    let mut streams: Vec<TcpStream> = (0..20).map(|_| connect(&port)).collect();
+    for round in 0..3 {
+        for (number, stream) in streams.iter_mut().enumerate() {
+            ask(stream, &format!("m{}", round * 100 + number), round * 100 + number + 1);
+        }
+        for stream in &mut streams {
+            answer(stream);
+        }
+    }
+    drop(streams);
+    live.wait_until("60 exchanges", LIMIT, |seen| seen.records.len() >= 60);
+    let pid = server.pid();
+    server.kill();
+    quiet(SWEPT);
+    let report = live.stop();
+    let mut models = HashSet::new();
+    for record in &report.seen.records {
+        let model = record.model.as_deref().expect("model");
+        let number: u64 = model[1..].parse().expect("number");
+        assert_eq!(record.tokens.output, Some(number + 1), "{record:?}");
+        assert_eq!(record.outcome, Some(Outcome::Ok), "{record:?}");
+        assert!(record.partial.is_empty(), "{record:?}");
+        if mode == "fork" || mode == "exec" {
+            assert_ne!(record.pid, pid, "served by a child");
+        }
+        assert!(models.insert(model.to_owned()), "{model} twice");
+    }
+    assert_eq!(models.len(), 60);
+    assert_eq!(report.in_flight, 0);
+    assert_eq!((report.sizes.received, report.sizes.sent, report.sizes.verdicts), (0, 0, 0), "{:?}", report.sizes);
+    assert_eq!(report.sizes.descriptors, 0, "{:?}", report.sizes);
+}
+
+#[test]
+fn threads_serve() {
+    if privileged() {
+        check_exchanges("thread");
+    }
+}
+
+#[test]
+fn children_serve_what_their_parent_accepted() {
+    if privileged() {
+        check_exchanges("fork");
+    }
+}
+
+#[test]
+fn a_new_program_serves_what_was_accepted_before_its_exec() {
+    if privileged() {
+        check_exchanges("exec");
+    }
+}
+
+#[test]
+fn a_process_lives_on_after_its_leader_thread() {
+    if privileged() {
+        check_exchanges("leader-exits");
+    }
+}
+
+#[test]
+fn a_file_under_a_connections_descriptor_is_not_the_connection() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (mut server, port) = Workload::script("identity.py", &["cloexec"]);
+    let mut stream = connect(&port);
+    ask(&mut stream, "m0", 1);
+    assert_eq!(server.line(), "done");
+    live.wait_until("the exchange to end", LIMIT, |seen| seen.records.len() == 1);
+    let raw = live.look(|seen| seen.raw[&server.pid()]);
+    let report = live.stop();
+    let record = &report.seen.records[0];
+    assert_eq!(record.outcome, Some(Outcome::AbortedByServer), "{record:?}");
+    assert_eq!((record.status, record.response_bytes), (None, 0), "{record:?}");
+    assert_eq!(raw.data, 1, "only the request: {raw:?}");
+}
+
+#[test]
+fn a_hundred_thousand_descriptors_on_two_threads() {
+    const CONNECTIONS: usize = 100_000;
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (mut server, port) = Workload::script("identity.py", &["storm", &CONNECTIONS.to_string()]);
+    let mut client = std::process::Command::new("python3");
+    client.arg("-u").arg(folder("python").join("storm_client.py")).args([&port, &CONNECTIONS.to_string()]);
+    let (client, first) = Workload::start(client);
+    assert_eq!(first, "started");
+    client.finish();
+    assert_eq!(server.line(), "done");
+    live.wait_until("every second connection's exchange", LIMIT, |seen| {
+        seen.records.len() >= CONNECTIONS / 2
+    });
+    server.kill();
+    quiet(SWEPT);
+    let report = live.stop();
+    let mut models = HashSet::new();
+    let mut partial = 0;
+    for record in &report.seen.records {
+        if !record.is_complete() {
+            partial += 1;
+            continue;
+        }
+        let model = record.model.as_deref().expect("model");
+        let number: u64 = model[1..].parse().expect("number");
+        assert_eq!(record.tokens.output, Some(number % 50 + 1), "{record:?}");
+        assert!(models.insert(number), "{model} twice");
+    }
+    println!(
+        "{} exchanges, {partial} partial; {:?}; {:?}; missed {:?}",
+        report.seen.records.len(), report.counts, report.stats, report.missed
+    );
+    assert_eq!(partial, 0);
+    assert_eq!(models.len(), CONNECTIONS / 2);
+    assert!(report.counts.balanced());
+    assert_eq!((report.sizes.descriptors, report.sizes.received), (0, 0), "{:?}", report.sizes);
+}

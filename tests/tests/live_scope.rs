@@ -1,0 +1,122 @@
+//! What is copied of connections that are of no interest, and that none of interest is missed.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use observer::exchange::Outcome;
+use observer_tests::{
+    live::{Live, privileged},
+    workload::{Workload, quiet},
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Time for a verdict to reach the kernel side.
+const VERDICT: Duration = Duration::from_millis(100);
+
+fn connect(port: &str) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect")
+}
+
+fn exchange(stream: &mut TcpStream, request: &str) -> usize {
+    stream.write_all(request.as_bytes()).expect("request");
+    let mut buffer = [0; 65536];
+    let n = stream.read(&mut buffer).expect("response");
+    assert!(n > 0);
+    n
+}
+
+#[test]
+fn a_protocol_that_is_not_http_costs_one_record() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (server, port) = Workload::script("identity.py", &["echo"]);
+    let mut stream = connect(&port);
+    for number in 0..500 {
+        exchange(&mut stream, &format!("*1\r\n$4\r\nPING {number}\r\n"));
+    }
+    drop(stream);
+    live.wait_until("its connection to close", LIMIT, |seen| {
+        seen.raw.get(&server.pid()).is_some_and(|raw| raw.close == 1)
+    });
+    let raw = live.look(|seen| seen.raw[&server.pid()]);
+    println!("{raw:?}");
+    assert_eq!(raw.data, 1);
+    assert!(raw.captured <= 16);
+    assert!(live.stop().seen.records.is_empty());
+}
+
+#[test]
+fn a_plain_web_server_costs_nothing_for_get_and_one_record_for_post() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (server, port) = Workload::script("identity.py", &["web"]);
+    let data = || live.look(|seen| seen.raw.get(&server.pid()).map_or(0, |raw| raw.data));
+    let mut stream = connect(&port);
+    exchange(&mut stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    quiet(VERDICT);
+    let decided = data();
+    assert!((1..=2).contains(&decided), "the first exchange: {decided}");
+    for _ in 0..200 {
+        exchange(&mut stream, "GET /style.css HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    quiet(VERDICT);
+    assert_eq!(data(), decided, "GET after the verdict");
+    for _ in 0..200 {
+        exchange(&mut stream, "POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd");
+    }
+    quiet(VERDICT);
+    let posts = data() - decided;
+    assert_eq!(posts, 200, "one record for each POST");
+    assert!(live.stop().seen.records.is_empty());
+}
+
+/// Pooled clients ask for something else first.
+fn first_then_completion(first: &str) {
+    let live = Live::start_default();
+    let (_server, port) = Workload::script("openai_server.py", &["--events", "6", "--gap", "0.02"]);
+    let mut stream = connect(&port);
+    for _ in 0..3 {
+        exchange(&mut stream, &format!("GET {first} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        quiet(VERDICT);
+    }
+    let body = r#"{"model":"m","stream":true,"messages":[]}"#;
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("request");
+    let mut all = Vec::new();
+    let mut buffer = [0; 4096];
+    while !all.ends_with(b"0\r\n\r\n") {
+        let n = stream.read(&mut buffer).expect("response");
+        all.extend_from_slice(&buffer[..n]);
+    }
+    live.wait_until("the completion", LIMIT, |seen| seen.records.len() == 1);
+    let report = live.stop();
+    let record = &report.seen.records[0];
+    assert_eq!(record.outcome, Some(Outcome::Ok), "{record:?}");
+    assert_eq!(record.tokens.output, Some(6), "{record:?}");
+    assert!(record.partial.is_empty(), "{record:?}");
+}
+
+#[test]
+fn a_pooled_client_may_ask_for_the_models_first() {
+    if privileged() {
+        first_then_completion("/v1/models");
+    }
+}
+
+#[test]
+fn a_connection_that_was_ignored_is_looked_at_again() {
+    if privileged() {
+        first_then_completion("/favicon.ico");
+    }
+}
