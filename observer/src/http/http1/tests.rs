@@ -328,7 +328,7 @@ fn places_parts_in_the_push() {
     let text = "\r\nPOST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}GET";
     RequestDecoder::new().push_located(bytes(text), &mut |at, part| {
         if let Part::Body(body) = &part {
-            assert_eq!(text[at..].as_bytes()[..body.len()].as_ptr(), body.as_ptr());
+            assert_eq!(text.as_bytes()[at..].as_ptr(), body.as_ptr());
         }
         places.push(at);
     });
@@ -349,10 +349,10 @@ fn response() -> impl Strategy<Value = (String, Vec<String>)> {
             let mut content = "body ".to_owned();
             for (data, extension, upper) in &chunks {
                 let size = if *upper { format!("{:X}", data.len()) } else { format!("{:x}", data.len()) };
-                wire += &format!("{size}{extension}\r\n{data}\r\n");
+                wire.extend([&size, extension.as_str(), "\r\n", data, "\r\n"]);
                 content += data;
             }
-            wire += &format!("0\r\n{trailer}\r\n");
+            wire.extend(["0\r\n", &trailer, "\r\n"]);
             (wire, vec!["start".into(), "200".into(), content, "end".into()])
         });
     let empty = Just((
