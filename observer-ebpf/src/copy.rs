@@ -113,7 +113,7 @@ pub fn next(s: &mut Scratch) -> bool {
     let length = core::mem::size_of::<Data>() as u64 + filled;
     s.record.header.length = length as u32;
     // SAFETY: the record and its payload are consecutive fields of a map value, `filled` is below 2^14.
-    unsafe { emit::data((&raw const s.record).cast(), length) };
+    unsafe { emit::data((&raw const s.record).cast(), length, s.urgent != 0) };
     s.record.position += covers;
     s.record.flags = data_flags::CONTINUED;
     s.remaining > 0

@@ -38,9 +38,9 @@ pub fn header<T>(kind: Kind) -> Header {
 /// Wake-ups cost more than records, and timestamps are the kernel's: the reader comes by on a timer, and is
 /// woken only when a record carries the ring past a quarter.
 #[inline(always)]
-fn flags(used: u64, size: u64, length: u64) -> u64 {
+fn flags(used: u64, size: u64, length: u64, urgent: bool) -> u64 {
     let quarter = size / 4;
-    if used < quarter && used + length >= quarter {
+    if urgent || used < quarter && used + length >= quarter {
         BPF_RB_FORCE_WAKEUP as u64
     } else {
         BPF_RB_NO_WAKEUP as u64
@@ -54,7 +54,7 @@ pub fn lifecycle<T>(record: &T) {
     let length = core::mem::size_of::<T>() as u64;
     let used = RING.query(BPF_RB_AVAIL_DATA as u64);
     let size = RING.query(BPF_RB_RING_SIZE as u64);
-    if RING.output::<T>(record, flags(used, size, length)).is_ok() {
+    if RING.output::<T>(record, flags(used, size, length, false)).is_ok() {
         count(Counter::Submitted, 1);
     } else {
         count(Counter::DroppedRingFull, 1);
@@ -62,12 +62,12 @@ pub fn lifecycle<T>(record: &T) {
 }
 
 /// Sends `length` bytes from `record` on as a data record, unless the ring is 7/8 full: the rest is kept for
-/// lifecycle records, so that one ring gives one total order.
+/// lifecycle records, so that one ring gives one total order. An urgent one wakes the reader.
 ///
 /// # Safety
 /// `record` must point to at least `length` readable bytes of a map value.
 #[inline(always)]
-pub unsafe fn data(record: *const u8, length: u64) {
+pub unsafe fn data(record: *const u8, length: u64, urgent: bool) {
     count(Counter::Seen, 1);
     let used = RING.query(BPF_RB_AVAIL_DATA as u64);
     let size = RING.query(BPF_RB_RING_SIZE as u64);
@@ -77,7 +77,7 @@ pub unsafe fn data(record: *const u8, length: u64) {
     }
     // SAFETY: as the caller promises; the verifier checks it.
     let bytes = unsafe { core::slice::from_raw_parts(record, length as usize) };
-    let sent = RING.output::<[u8]>(bytes, flags(used, size, length));
+    let sent = RING.output::<[u8]>(bytes, flags(used, size, length, urgent));
     if sent.is_ok() {
         count(Counter::Submitted, 1);
     } else {

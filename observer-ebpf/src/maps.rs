@@ -165,6 +165,8 @@ pub mod scope {
     pub const HTTP: u32 = 1;
     /// They were not.
     pub const NOT_HTTP: u32 = 2;
+    /// HTTP on an ignored connection, in a turn that may be of interest after all.
+    pub const AGAIN: u32 = 3;
 }
 
 /// One direction of a connection.
@@ -224,6 +226,8 @@ pub struct Scratch {
     pub skip: u64,
     /// Records made of this call.
     pub parts: u64,
+    /// The reader should be woken: its verdict decides how much of the answer is copied.
+    pub urgent: u64,
     /// Current I/O vector: its address.
     pub base: u64,
     /// Its length.

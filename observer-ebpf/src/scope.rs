@@ -110,6 +110,12 @@ pub fn is_post(first: u64, available: u32) -> bool {
     available > 0 && starts(first, available, POST)
 }
 
+/// Whether they are the start of a POST to where most LLM APIs are: its response is worth having, too.
+#[inline(always)]
+pub fn is_post_to_v1(first: u64, available: u32) -> bool {
+    available >= 8 && first == word(b"POST /v1")
+}
+
 /// Whether they are the start of an HTTP/1 response: the process is a client here.
 #[inline(always)]
 pub fn is_response(first: u64, available: u32) -> bool {

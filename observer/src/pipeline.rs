@@ -251,7 +251,7 @@ impl Tracked {
         let sent = data.direction == Direction::Sent as u8;
         let Self { connection, conversation, resume } = self;
         let stream = if sent { &mut connection.sent } else { &mut connection.received };
-        if std::mem::take(&mut resume[usize::from(sent)]) || conversation.is_ignored() {
+        if conversation.is_ignored() || std::mem::take(&mut resume[usize::from(sent)]) {
             stream.start_at(data.position);
         }
         let mut pieces = Pieces::default();

@@ -499,18 +499,28 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
             }
         }
     }
-    match (side.scope, verdict(connection)) {
+    let mut urgent = false;
+    let verdict = verdict(connection);
+    if turned && verdict == IGNORE && side.scope != protocol::NOT_HTTP {
+        let again = scope::is_post_to_v1(first, available);
+        side.scope = if again { protocol::AGAIN } else { protocol::HTTP };
+        if again {
+            side.copied = 0;
+        }
+    }
+    match (side.scope, verdict) {
         (protocol::NOT_HTTP, _) => {
             if s.head == 0 {
                 return false;
             }
         }
         (protocol::UNKNOWN, _) | (_, OPAQUE) => return false,
-        (_, IGNORE) => {
+        (protocol::HTTP, IGNORE) => {
             if !turned || !scope::is_post(first, available) {
                 return false;
             }
             s.head = u64::from(limits::RECHECK);
+            urgent = true;
         }
         (_, OBSERVE) => {
             s.head = limits::REQUEST_WHOLE.saturating_sub(before);
@@ -524,6 +534,7 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         s.tail = 0;
     }
     side.copied += if s.head < bytes { s.head } else { bytes };
+    s.urgent = urgent as u64;
     s.remaining = bytes;
     s.record = Data {
         header: Header { kind: Kind::Data as u32, length: 0, time, tgid, tid },
@@ -568,16 +579,16 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
     let position = side.position;
     side.position = position + bytes;
     side.since_turn += bytes;
-    if scope != protocol::HTTP {
+    if scope != protocol::HTTP && scope != protocol::AGAIN {
         return false;
     }
     copy::begin(s);
-    match verdict(connection) {
-        OBSERVE => {
+    match (scope, verdict(connection)) {
+        (_, OBSERVE) => {
             s.head = u64::from(limits::RESPONSE_HEAD);
             s.tail = u64::from(limits::TAIL);
         }
-        IGNORE | OPAQUE => return false,
+        (protocol::HTTP, IGNORE) | (_, OPAQUE) => return false,
         _ => {
             let left = limits::UNDECIDED.saturating_sub(side.copied);
             s.head = if left < u64::from(limits::RESPONSE_HEAD) { left } else { u64::from(limits::RESPONSE_HEAD) };
@@ -590,6 +601,7 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         s.tail = 0;
     }
     side.copied += if s.head + s.tail < bytes { s.head + s.tail } else { bytes };
+    s.urgent = 0;
     s.remaining = bytes;
     s.record = Data {
         header: Header { kind: Kind::Data as u32, length: 0, time: s.call.time, tgid, tid },

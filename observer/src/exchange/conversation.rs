@@ -162,14 +162,7 @@ impl Conversation {
         self.scope = scope;
         match scope {
             Scope::Observed => self.verdict = Some(Verdict::Observe),
-            Scope::Ignored => {
-                self.verdict = Some(Verdict::Ignore);
-                // Whole messages will be missing: join again at the next one that comes.
-                self.requests = RequestDecoder::adopt();
-                self.responses = ResponseDecoder::adopt();
-                self.open.clear();
-                self.receiving = None;
-            }
+            Scope::Ignored => self.verdict = Some(Verdict::Ignore),
             Scope::Opaque(_) => {
                 self.verdict = Some(Verdict::Opaque);
                 self.receiving = None;
@@ -281,6 +274,10 @@ impl Conversation {
             self.strangers += 1;
             if self.is_whole || self.strangers >= STRANGERS_IF_ADOPTED {
                 self.decide(Scope::Ignored);
+                // Whole messages will be missing: join again at the next one that comes.
+                self.responses = ResponseDecoder::adopt();
+                self.open.clear();
+                self.receiving = None;
                 return true;
             }
         }

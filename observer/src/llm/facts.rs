@@ -67,6 +67,7 @@ pub struct Facts {
     pub answer: bool,
     /// Token ids or log-probability entries, counted.
     pub ids: u64,
+    /// Token counts in the `usage` object.
     pub usage: Usage,
     /// Counts that the engine reports beside `usage`.
     pub engine: Usage,
