@@ -1,2 +1,53 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`.
+
+mod background;
+mod command;
+mod demo;
+mod engine;
+mod lint;
+mod setup;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Gets what the build needs; does nothing, quickly, when nothing is missing.
+    Setup(setup::Options),
+    /// Starts a real engine, observes it, sends it requests and shows what was seen.
+    Demo(demo::Options),
+    /// Format, lints, the rules of the architecture, dependencies.
+    Lint(lint::Options),
+    /// Everything that must hold: lints, tests, live kernel tests, the kernel matrix.
+    Test(test::Options),
+    /// Boots other kernels under emulation and tests the kernel side on them.
+    Vm(vm::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup(options) => setup::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Lint(options) => lint::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Vm(options) => vm::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
