@@ -59,6 +59,8 @@ pub struct Capture {
     pub pipeline: Pipeline,
     /// Raw records that were no records: a bug, or another version's object.
     pub malformed: u64,
+    /// Records made beside the ring: clock pairs and confirmed exits.
+    pub made: u64,
     processes: HashMap<u32, Process>,
     scope: Scope,
     /// Ended connections and when they ended.
@@ -88,6 +90,7 @@ impl Capture {
             kernel,
             pipeline: Pipeline::new(connections),
             malformed: 0,
+            made: 0,
             processes: HashMap::new(),
             scope,
             ended: VecDeque::new(),
@@ -200,6 +203,7 @@ impl Capture {
         };
         sink.record(&exit.to_bytes());
         self.pipeline.handle_record(&Record::Exit(exit));
+        self.made += 1;
         self.kernel.watch.clear(tgid);
         self.gone.insert(tgid);
     }
@@ -227,6 +231,7 @@ impl Capture {
         let clock = clock();
         sink.record(&clock.to_bytes());
         self.pipeline.handle_record(&Record::Clock(clock));
+        self.made += 1;
         while let Some(&(ended, connection)) = self.ended.front()
             && now.saturating_sub(ended) >= GRACE
         {

@@ -82,6 +82,8 @@ pub struct Report {
     pub sizes: Sizes,
     /// LLM exchanges still open.
     pub in_flight: usize,
+    /// Records made beside the ring: clock pairs, confirmed exits.
+    pub made_here: u64,
     /// How long detaching took.
     pub detach: Duration,
 }
@@ -203,6 +205,7 @@ fn run(
         connections: capture.pipeline.connections(),
         sizes: capture.kernel.tables.sizes(),
         in_flight: capture.pipeline.in_flight(),
+        made_here: capture.made,
         seen: Seen::default(),
         detach: Duration::ZERO,
     };
