@@ -2,4 +2,6 @@
 
 pub mod hammer;
 pub mod live;
+pub mod small_server;
+pub mod vm;
 pub mod workload;

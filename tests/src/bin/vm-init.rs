@@ -1,16 +1,25 @@
 //! The first and only program of a machine under emulation: it makes the machine usable, tests the kernel side
 //! there, says `vm: ok` on the console and turns the machine off. `cargo xtask vm` boots it.
+//!
+//! `vm-init events N` and `vm-init writes N` are the servers that the test observes.
 
 use std::ffi::CStr;
 use std::fs;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
+use observer_tests::{small_server, vm};
 use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, bind, netlink, recv, send, socket};
 use rustix::system::{RebootCommand, reboot, uname};
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, count] = &arguments[..] {
+        let count = count.parse().expect("a number of events or writes");
+        let served = if mode == "events" { small_server::events(count) } else { small_server::writes(count) };
+        return served.expect("serves until its client hangs up");
+    }
     match prepare().and_then(|()| check()) {
         Ok(()) => println!("vm: ok"),
         Err(error) => println!("vm: failed: {error:#}"),
@@ -84,19 +93,5 @@ fn check() -> Result<()> {
         let mode = fs::read_to_string("/sys/kernel/debug/sched/preempt").context("no dynamic preemption")?;
         println!("vm: preemption {}", mode.trim());
     }
-    loopback_works().context("the loopback interface does not carry data")
-}
-
-fn loopback_works() -> Result<()> {
-    use std::io::Read as _;
-    use std::net::{TcpListener, TcpStream};
-
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut client = TcpStream::connect(listener.local_addr()?)?;
-    let (mut server, _) = listener.accept()?;
-    client.write_all(b"?")?;
-    let mut byte = [0];
-    server.read_exact(&mut byte)?;
-    anyhow::ensure!(byte == *b"?", "sent ?, received {byte:?}");
-    Ok(())
+    vm::check("/init")
 }

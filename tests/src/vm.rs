@@ -1,0 +1,120 @@
+//! What is tested on other kernels, inside a machine under emulation.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use observer::exchange::Outcome;
+use observer_ebpf::Counter;
+
+use crate::{
+    hammer,
+    live::Live,
+    small_server::{GAP, WRITE},
+    workload::Workload,
+};
+
+const EVENTS: u64 = 5;
+const WRITES: u64 = 20_000;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The object loads and attaches, one exchange is captured, and no write is missed under pressure. `own` is
+/// the program that serves when it is called with `events` or `writes`.
+///
+/// # Errors
+/// What does not hold.
+pub fn check(own: &str) -> Result<()> {
+    one_exchange(own).context("capture of one exchange")?;
+    no_write_is_missed(own).context("writes beside bpf(2)")
+}
+
+fn request(port: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port.parse()?))?;
+    stream.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 29\r\n\r\n{\"model\":\"m\",\"stream\":  true}")?;
+    Ok(stream)
+}
+
+fn serve(own: &str, mode: &str, count: u64) -> (Workload, String) {
+    let mut command = Command::new(own);
+    command.args([mode, &count.to_string()]);
+    Workload::start(command)
+}
+
+fn one_exchange(own: &str) -> Result<()> {
+    let live = Live::start_default();
+    let (server, port) = serve(own, "events", EVENTS);
+    let mut stream = request(&port)?;
+    let mut all = Vec::new();
+    let mut buffer = [0; 4096];
+    while !all.ends_with(b"0\r\n\r\n") {
+        let n = stream.read(&mut buffer)?;
+        ensure!(n > 0, "the response ended early");
+        all.extend_from_slice(&buffer[..n]);
+    }
+    drop(stream);
+    server.finish();
+    live.wait_until("the exchange", LIMIT, |seen| seen.records.len() == 1);
+    let report = live.stop();
+    let record = &report.seen.records[0];
+    ensure!(record.outcome == Some(Outcome::Ok), "{record:?}");
+    ensure!(record.tokens.output == Some(EVENTS) && record.deliveries == EVENTS, "{record:?}");
+    ensure!(record.partial.is_empty() && record.clocks.connected.is_some(), "{record:?}");
+    ensure!(record.ttft.is_some_and(|ttft| ttft >= GAP.as_secs_f64()), "{record:?}");
+    ensure!(report.counts.balanced(), "{:?}", report.counts);
+    println!(
+        "vm: captured 1 exchange, ttft {:.1} ms, socket wait {}",
+        record.ttft.unwrap_or_default() * 1e3,
+        if record.queue.socket.is_some() { "known" } else { "not known on this kernel" }
+    );
+    Ok(())
+}
+
+fn no_write_is_missed(own: &str) -> Result<()> {
+    let live = Live::start_default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let hammers: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || hammer::look_up_on_cpu(0, &stop))
+        })
+        .collect();
+    let (server, port) = serve(own, "writes", WRITES);
+    let mut stream = request(&port)?;
+    let mut received = 0;
+    let mut buffer = [0; 65536];
+    loop {
+        let n = stream.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        received += n as u64;
+    }
+    let pid = server.pid();
+    server.finish();
+    stop.store(true, Ordering::Relaxed);
+    let look_ups: u64 = hammers.into_iter().map(|hammer| hammer.join().unwrap_or(0)).sum();
+    let counts = || live.look(|seen| seen.raw.get(&pid).copied());
+    // A standard library closes its sockets on drop, before the process ends.
+    live.wait_until("the close", LIMIT, |seen| seen.raw.get(&pid).is_some_and(|raw| raw.close == 1));
+    let raw = counts().context("records of the server")?;
+    let report = live.stop();
+    ensure!(received > WRITES * WRITE as u64, "the client received {received} bytes");
+    ensure!(raw.final_positions.1 == received, "{raw:?}, the client received {received}");
+    let calls = report.counts.get(Counter::Calls);
+    // The head may take more than one write, the request more than one read.
+    ensure!((WRITES + 2..WRITES + 12).contains(&calls), "{calls} calls for {WRITES} writes");
+    ensure!(report.counts.get(Counter::Unpaired) == 0, "{:?}", report.counts);
+    ensure!(report.counts.balanced(), "{:?}", report.counts);
+    let missed: u64 = report.missed.iter().map(|(_, missed)| missed).sum();
+    println!("vm: {WRITES} writes, all seen, beside {look_ups} look-ups; {missed} runs of other probes skipped");
+    Ok(())
+}
