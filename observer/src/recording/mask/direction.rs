@@ -33,6 +33,8 @@ struct Direction {
     /// Position of the next byte, once one was seen.
     next: Option<u64>,
     zone: Zone,
+    /// Content is handed out although its framing is unknown.
+    lost: bool,
     head: HeadMask,
     framing: FramingMask,
     content: ContentMask,
@@ -45,6 +47,7 @@ impl Default for Direction {
             speaks: Speaks::Unknown { first: Vec::new() },
             next: None,
             zone: Zone::Hidden,
+            lost: false,
             head: HeadMask::new(true),
             framing: FramingMask::default(),
             content: ContentMask::Opaque,
@@ -84,6 +87,8 @@ enum Mark {
     Response(ContentMask),
     Body(usize),
     Gap,
+    /// Framing was lost within the message.
+    Lost,
     Found,
     /// Framing ends here, with the message or by a defect.
     Outside,
@@ -100,6 +105,7 @@ impl Mark {
             Part::BodyGap(_) => Self::Gap,
             Part::Upgraded => Self::Upgraded,
             Part::Defect(Defect::FramingFound) => Self::Found,
+            Part::Defect(Defect::FramingLost | Defect::ChunkMalformed) => Self::Lost,
             Part::Defect(Defect::LengthAndChunked | Defect::TooManyPending) => return None,
             Part::End | Part::Defect(_) => Self::Outside,
         })
@@ -182,13 +188,19 @@ impl Direction {
                     }
                 }
             }
-            Speaks::Other => match sniff(payload) {
-                protocol @ (Protocol::Http1Request | Protocol::Http1Response) => {
+            Speaks::Other => {
+                let blank = payload.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+                let start = payload.get(blank..).unwrap_or_default();
+                let protocol = sniff(start);
+                // The end of a request line looks like the start of a status line, but for the space.
+                let response = protocol == Protocol::Http1Response && start.get(8) == Some(&b' ');
+                if protocol == Protocol::Http1Request || response {
                     self.speak(protocol, peer);
                     self.message(payload, peer);
+                } else {
+                    allow::hide(payload);
                 }
-                _ => allow::hide(payload),
-            },
+            }
             Speaks::Requests(_) | Speaks::Responses(_) => self.message(payload, peer),
             Speaks::Hidden => allow::hide(payload),
         }
@@ -251,11 +263,27 @@ impl Direction {
                 }
                 Mark::Response(content) => self.body(content),
                 Mark::Body(length) => {
-                    self.content.mask(payload.get_mut(at..at + length).unwrap_or_default());
+                    let content = payload.get_mut(at..at + length).unwrap_or_default();
+                    if self.lost {
+                        // Whose content it is, is a guess.
+                        allow::hide(content);
+                        self.content.gap();
+                    } else {
+                        self.content.mask(content);
+                    }
                     done = at + length;
                 }
                 Mark::Gap => self.content.gap(),
-                Mark::Found => self.zone = Zone::Framing,
+                Mark::Lost => {
+                    self.zone = Zone::Hidden;
+                    self.lost = true;
+                    self.content.gap();
+                }
+                Mark::Found => {
+                    self.lost = false;
+                    self.zone = Zone::Framing;
+                    self.framing = FramingMask::default();
+                }
                 Mark::Outside => self.zone = Zone::Hidden,
                 Mark::Upgraded => {
                     self.zone = Zone::Hidden;
@@ -271,6 +299,7 @@ impl Direction {
     }
 
     fn body(&mut self, content: ContentMask) {
+        self.lost = false;
         self.zone = Zone::Framing;
         self.framing = FramingMask::default();
         self.content = content;
