@@ -1,7 +1,7 @@
 //! Lines of JSON: one document per line.
 //!
-//! In: content bytes. Out: [`Line`]s, without their ends; empty ones are left out. A line that lies within
-//! one push is not copied.
+//! In: content bytes. Out: [`NdjsonItem`]s: lines without their ends; empty ones are left out. A line that
+//! lies within one push is not copied.
 
 use super::{
     Defect, Piece,

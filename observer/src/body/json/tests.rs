@@ -164,6 +164,31 @@ fn a_tail_needs_the_end_of_the_document() {
 }
 
 #[test]
+fn usage_survives_a_sampled_response_in_chunks_of_unknown_size() {
+    use crate::http::{Input, Part, http1::ResponseDecoder};
+    // A proxy wrote head, several chunks and the last chunk in one call, of which head and tail were kept.
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{\"model\":\"m\",\"text\":\"long";
+    let tail = "er text\",\"usage\":{\"completion_tokens\":3}}\n\r\n0\r\n\r\n";
+    let mut scanner = Scanner::new();
+    let mut seen = Vec::new();
+    let mut ended = None;
+    let mut decoder = ResponseDecoder::new();
+    for input in [Input::Bytes(head.as_bytes()), Input::Gap(20_000), Input::Bytes(tail.as_bytes())] {
+        decoder.push(input, &mut |part| {
+            let mut note = |field: Field<'_>| seen.push(format!("{}={}", field.path, show(field.value)));
+            match part {
+                Part::Body(bytes) => scanner.push(bytes, &mut note),
+                Part::BodyGap(hole) => scanner.gap(hole),
+                Part::End => ended = Some(scanner.finish(&mut note)),
+                _ => {}
+            }
+        });
+    }
+    assert_eq!(ended, Some(Completeness::Holed));
+    assert_eq!(seen, ["model=sm", "usage.completion_tokens=3"]);
+}
+
+#[test]
 fn the_tail_is_bounded() {
     let after = format!("x\",\"old\":1,\"pad\":\"{}\",\"usage\":{{\"n\":7}}}}", "y".repeat(5000));
     for piece in [1, 100, after.len()] {

@@ -34,7 +34,7 @@ pub(super) enum Step {
     Content,
     /// Framing, and the end of the message.
     End,
-    /// This is not the chunked coding.
+    /// The byte after those consumed, of which there is one, is not the chunked coding.
     Malformed,
 }
 
@@ -50,7 +50,7 @@ impl Chunks {
                 let line = memchr::memchr(b'\n', bytes);
                 let used = line.map_or(bytes.len(), |end| end + 1);
                 if length + used > EXTRA {
-                    return (used, Step::Malformed);
+                    return (0, Step::Malformed);
                 }
                 match line {
                     Some(_) => *self = Self::after_size(size),
@@ -83,7 +83,7 @@ impl Chunks {
             },
             Self::Trailers { mut line, length } => match line.find_empty(bytes) {
                 Some(used) => (used, Step::End),
-                None if length + bytes.len() > EXTRA => (bytes.len(), Step::Malformed),
+                None if length + bytes.len() > EXTRA => (0, Step::Malformed),
                 None => {
                     *self = Self::Trailers { line, length: length + bytes.len() };
                     (bytes.len(), Step::Framing)
