@@ -11,7 +11,7 @@ mod abi;
 pub use abi::{
     counter::{COUNTERS, Counter},
     layout::{
-        ABI_VERSION, Close, Clock, Data, Direction, Ended, Exec, Exit, Header, Kind, Listen, Oom, Open,
+        ABI_VERSION, Clock, Close, Data, Direction, Ended, Exec, Exit, Header, Kind, Listen, Oom, Open,
         State, data_flags, exit_flags, family,
     },
     limits,

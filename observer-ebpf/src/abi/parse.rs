@@ -81,13 +81,7 @@ impl Fields<'_> {
         u8::from_ne_bytes(self.take())
     }
     fn header(&mut self) -> Header {
-        Header {
-            kind: self.u32(),
-            length: self.u32(),
-            time: self.u64(),
-            tgid: self.u32(),
-            tid: self.u32(),
-        }
+        Header { kind: self.u32(), length: self.u32(), time: self.u64(), tgid: self.u32(), tid: self.u32() }
     }
 }
 
@@ -190,9 +184,7 @@ impl<'a> Record<'a> {
                 }
                 Self::Ended(ended)
             }
-            Kind::Listen => {
-                Self::Listen(Listen { header, fd: f.i32(), _pad: f.u32(), comm: f.take() })
-            }
+            Kind::Listen => Self::Listen(Listen { header, fd: f.i32(), _pad: f.u32(), comm: f.take() }),
             Kind::Exec => Self::Exec(Exec { header, comm: f.take() }),
             Kind::Exit => Self::Exit(Exit { header, flags: f.u32(), _pad: f.u32() }),
             Kind::Oom => Self::Oom(Oom { header }),

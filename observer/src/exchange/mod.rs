@@ -4,6 +4,4 @@ mod observation;
 mod record;
 
 pub use observation::{ExchangeId, Observation};
-pub use record::{
-    Clocks, Gaps, Operation, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens,
-};
+pub use record::{Clocks, Gaps, Operation, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
