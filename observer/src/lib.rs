@@ -4,4 +4,10 @@
 
 /// Flags, environment and file become one resolved configuration.
 pub mod config;
+/// Whose an observation is: a pure look-up from process to identity.
+pub mod enrich;
 pub mod exchange;
+/// Ways out for observations.
+pub mod export;
+/// The observer about itself.
+pub mod telemetry;
