@@ -14,6 +14,14 @@ struct Field {
     set: fn(&mut Config, &Value) -> Result<(), String>,
 }
 
+const fn field(
+    name: &'static str,
+    remedy: &'static str,
+    set: fn(&mut Config, &Value) -> Result<(), String>,
+) -> Field {
+    Field { name, remedy, set }
+}
+
 const LISTEN: &str = "write an address and a port, such as 0.0.0.0:9842 or [::1]:9842";
 const NODE: &str = "write a name of 1 to 253 characters without spaces";
 const LOG: &str = "write off, error, warn, info, debug or trace";
@@ -27,25 +35,26 @@ const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as 
 const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
-#[rustfmt::skip]
 const FIELDS: &[Field] = &[
-    Field { name: "listen", remedy: LISTEN, set: |c, v| put(&mut c.listen, parsed(v)) },
-    Field { name: "node", remedy: NODE, set: |c, v| put(&mut c.node, text(v).and_then(node_name)) },
-    Field { name: "log", remedy: LOG, set: |c, v| put(&mut c.log, level(v)) },
-    Field { name: "metrics.buckets.duration", remedy: BUCKETS, set: |c, v| put(&mut c.metrics.buckets.duration, bounds(v)) },
-    Field { name: "metrics.buckets.ttft", remedy: BUCKETS, set: |c, v| put(&mut c.metrics.buckets.ttft, bounds(v)) },
-    Field { name: "metrics.buckets.tpot", remedy: BUCKETS, set: |c, v| put(&mut c.metrics.buckets.tpot, bounds(v)) },
-    Field { name: "metrics.buckets.chunk", remedy: BUCKETS, set: |c, v| put(&mut c.metrics.buckets.chunk, bounds(v)) },
-    Field { name: "metrics.max_series_per_process", remedy: PER_PROCESS, set: |c, v| put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000)) },
-    Field { name: "metrics.max_series", remedy: SERIES, set: |c, v| put(&mut c.metrics.max_series, count(v, 100, 1_000_000)) },
-    Field { name: "metrics.labels", remedy: LABELS, set: |c, v| put(&mut c.metrics.labels, labels(v)) },
-    Field { name: "capture.ring_bytes", remedy: RING, set: |c, v| put(&mut c.capture.ring_bytes, ring(v)) },
-    Field { name: "capture.arrival", remedy: SWITCH, set: |c, v| put(&mut c.capture.arrival, switch(v)) },
-    Field { name: "capture.processes.allow", remedy: NAMES, set: |c, v| put(&mut c.capture.processes.allow, process_names(v)) },
-    Field { name: "capture.processes.deny", remedy: NAMES, set: |c, v| put(&mut c.capture.processes.deny, process_names(v)) },
-    Field { name: "content.allow_recording", remedy: SWITCH, set: |c, v| put(&mut c.content.allow_recording, switch(v)) },
-    Field { name: "limits.connections", remedy: CONNECTIONS, set: |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20)) },
-    Field { name: "limits.bytes", remedy: BYTES, set: |c, v| put(&mut c.limits.bytes, memory(v)) },
+    field("listen", LISTEN, |c, v| put(&mut c.listen, parsed(v))),
+    field("node", NODE, |c, v| put(&mut c.node, text(v).and_then(node_name))),
+    field("log", LOG, |c, v| put(&mut c.log, level(v))),
+    field("metrics.buckets.duration", BUCKETS, |c, v| put(&mut c.metrics.buckets.duration, bounds(v))),
+    field("metrics.buckets.ttft", BUCKETS, |c, v| put(&mut c.metrics.buckets.ttft, bounds(v))),
+    field("metrics.buckets.tpot", BUCKETS, |c, v| put(&mut c.metrics.buckets.tpot, bounds(v))),
+    field("metrics.buckets.chunk", BUCKETS, |c, v| put(&mut c.metrics.buckets.chunk, bounds(v))),
+    field("metrics.max_series_per_process", PER_PROCESS, |c, v| {
+        put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000))
+    }),
+    field("metrics.max_series", SERIES, |c, v| put(&mut c.metrics.max_series, count(v, 100, 1_000_000))),
+    field("metrics.labels", LABELS, |c, v| put(&mut c.metrics.labels, labels(v))),
+    field("capture.ring_bytes", RING, |c, v| put(&mut c.capture.ring_bytes, ring(v))),
+    field("capture.arrival", SWITCH, |c, v| put(&mut c.capture.arrival, switch(v))),
+    field("capture.processes.allow", NAMES, |c, v| put(&mut c.capture.processes.allow, process_names(v))),
+    field("capture.processes.deny", NAMES, |c, v| put(&mut c.capture.processes.deny, process_names(v))),
+    field("content.allow_recording", SWITCH, |c, v| put(&mut c.content.allow_recording, switch(v))),
+    field("limits.connections", CONNECTIONS, |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20))),
+    field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
 
 /// The names of all fields.

@@ -35,9 +35,6 @@ use workload::{GroupKey, Place};
 
 pub use child::SEMCONV;
 
-/// Content type of what [`Scrape::gather`] returns.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
 struct Shared {
     registry: Registry,
     label_names: Vec<&'static str>,
@@ -195,7 +192,9 @@ impl Scrape {
         families.extend(agent::families(stats, &dropped)?);
         for family in &mut families {
             // The registry sorts its own.
-            family.mut_metric().sort_by(|a, b| a.get_label().cmp(b.get_label()));
+            family.mut_metric().sort_by_cached_key(|metric| {
+                metric.get_label().iter().map(|label| label.value().to_owned()).collect::<Vec<_>>()
+            });
         }
         families.extend(self.shared.registry.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));

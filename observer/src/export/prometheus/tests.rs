@@ -315,6 +315,25 @@ fn series_of_a_container_never_pass_the_cap_and_no_request_is_lost() {
 }
 
 #[test]
+fn a_busy_node_stays_within_its_budget() {
+    let mut bench = Bench::new(&MetricsConfig::default());
+    let queue = Queue { accept: Some(0.1), socket: Some(0.1), dispatch: None, engine: Some(0.1) };
+    let ends = [Outcome::Ok, Outcome::ServerError, Outcome::AbortedByClient];
+    for pid in 1..=8 {
+        bench.identities.insert(pid, identity(pid));
+        for (n, outcome) in ends.into_iter().enumerate() {
+            let record = RequestRecord { outcome: Some(outcome), queue: queue.clone(), ..record(pid, "m") };
+            bench.exchange(pid * 10 + n as u32, record);
+        }
+    }
+    let text = bench.text();
+    assert!(text.len() <= 2_000_000, "{} bytes", text.len());
+    let of_one = |line: &&&str| line.contains("pod=\"llm-1\"") && line.contains("gen_ai_request_model=\"m\"");
+    let count = series(&text).iter().filter(of_one).count();
+    assert!((150..=300).contains(&count), "{count}");
+}
+
+#[test]
 fn series_of_all_containers_never_pass_the_cap() {
     let config = MetricsConfig { max_series: 2000, ..MetricsConfig::default() };
     let mut bench = Bench::new(&config);
