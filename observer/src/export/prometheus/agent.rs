@@ -10,14 +10,17 @@ use crate::telemetry::AgentStats;
 
 use super::child::SEMCONV;
 
-const RECORDS: &str = "Records by stage: seen and submitted in the kernel, received and decoded in user space. \
-                       At rest, seen = submitted + dropped{stage=\"kernel\"} and received = decoded + \
-                       dropped{stage=\"user\"}.";
-const DROPPED: &str = "What was lost, by stage (kernel: records that found no room in the ring; call: calls whose \
-                       record could not be made; user: records not decoded; metrics: values not exported) and \
-                       cause.";
-const HOLES: &str = "Bytes of observed connections that were not copied by the kernel side, by cause (fault: user \
-                     memory was not readable; opaque: moved by a call that is not copied).";
+const RECORDS: &str = "\
+    Records by stage: seen and submitted in the kernel, received and decoded in user \
+    space. At rest, seen = submitted + dropped{stage=\"kernel\"} and received = decoded \
+    + dropped{stage=\"user\"}.";
+const DROPPED: &str = "\
+    What was lost, by stage (kernel: records that found no room in the ring; call: calls \
+    whose record could not be made; user: records not decoded; metrics: values not \
+    exported) and cause.";
+const HOLES: &str = "\
+    Bytes of observed connections that were not copied by the kernel side, by cause \
+    (fault: user memory was not readable; opaque: moved by a call that is not copied).";
 const CALLS: &str = "Calls of watched processes that moved data over an observed connection.";
 const CONNECTIONS: &str = "Connections that are followed now, by state.";
 const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
