@@ -1,23 +1,51 @@
 //! An eBPF observer for LLM inference.
 //!
-//! Rooms in the order of the road; each imports only rooms before it. See ARCHITECTURE.md.
+//! The rooms in the order of the road; each imports only rooms before it. See ARCHITECTURE.md.
 
+/// Flags, environment and file → one resolved configuration.
+pub mod config;
+
+/// Rim in: probes, ring, maps.
 pub mod kernel;
 
+/// One socket, one byte stream per direction, with explicit gaps.
 pub mod connection;
 
+/// HTTP messages of a stream.
 pub mod http;
 
+/// Recordings of raw records, with content masked.
 pub mod recording;
 
+/// Event streams, lines of JSON, JSON: framing only.
 pub mod body;
 
+/// What LLM APIs say.
 pub mod llm;
 
+/// Requests and their responses become observations.
 pub mod exchange;
 
+/// The core in one piece.
 pub mod pipeline;
 
+/// Processes and containers.
 pub mod discover;
 
+/// Whose an observation is.
+pub mod enrich;
+
+/// The observer about itself.
+pub mod telemetry;
+
+/// Probes, core and discovery, turned by one thread.
 pub mod capture;
+
+/// Rim out: Prometheus.
+pub mod export;
+
+/// Rim out: HTTP.
+pub mod serve;
+
+/// Rim out: the terminal.
+pub mod cli;

@@ -496,7 +496,11 @@ fn input_length(input: Input<'_>) -> u64 {
 /// Tells, once, what the exchange asks for.
 fn requested(exchange: &mut Exchange, out: &mut dyn FnMut(Observation)) {
     if exchange.started && !std::mem::replace(&mut exchange.asked, true) {
-        out(Observation::Requested { id: exchange.id, stream: exchange.request.stream.unwrap_or(false) });
+        out(Observation::Requested {
+            id: exchange.id,
+            stream: exchange.request.stream.unwrap_or(false),
+            model: exchange.request.model.clone(),
+        });
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Observation {
         id: ExchangeId,
         /// Whether it asks for a stream.
         stream: bool,
+        /// Model that it asks for.
+        model: Option<String>,
     },
     /// An exchange moved to another phase.
     Phase {

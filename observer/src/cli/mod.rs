@@ -1,0 +1,4 @@
+//! What the command shows on a terminal.
+
+pub mod requests;
+pub mod table;

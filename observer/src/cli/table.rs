@@ -1,0 +1,273 @@
+//! Finished requests as aligned lines of at most 120 columns.
+//!
+//! In: records. Out: text without line end; colours only if asked for. What came from the wire cannot move
+//! the cursor: control characters are replaced.
+
+use crate::exchange::{Outcome, RequestRecord, TokenSource};
+
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const GREEN: &str = "\x1b[32m";
+const RESET: &str = "\x1b[0m";
+
+/// Not known.
+const ABSENT: &str = "-";
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// Title, width and alignment. Widths and the spaces between them sum up to 120.
+const COLUMNS: [(&str, usize, Align); 12] = [
+    ("TIME", 12, Align::Left),
+    ("PROCESS", 13, Align::Left),
+    ("MODEL", 17, Align::Left),
+    ("OP", 4, Align::Left),
+    ("CODE", 4, Align::Left),
+    ("OUTCOME", 17, Align::Left),
+    ("TTFT", 8, Align::Right),
+    ("TPOT", 8, Align::Right),
+    ("IN", 6, Align::Right),
+    ("OUT", 6, Align::Right),
+    ("SOURCE", 6, Align::Left),
+    ("DURATION", 8, Align::Right),
+];
+
+const OUTCOME: usize = 5;
+
+/// Formats finished requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    colour: bool,
+}
+
+impl Table {
+    /// A table, with colours or without.
+    pub const fn new(colour: bool) -> Self {
+        Self { colour }
+    }
+
+    /// The line with the titles.
+    pub fn header(self) -> String {
+        line(&COLUMNS.map(|(title, _, _)| title.to_owned()), None)
+    }
+
+    /// The line of one finished request. A time that may be wrong, because the request was seen in part,
+    /// has a `~` before it.
+    pub fn row(self, record: &RequestRecord) -> String {
+        let outcome = record.outcome.unwrap_or(Outcome::Unknown);
+        let time = |seconds: Option<f64>| match seconds {
+            Some(seconds) if record.is_complete() => duration(seconds),
+            Some(seconds) => format!("~{}", duration(seconds)),
+            None => ABSENT.to_owned(),
+        };
+        let tokens = |count: Option<u64>| count.map_or_else(|| ABSENT.to_owned(), count_text);
+        let cells = [
+            record.started_at.as_deref().map_or(ABSENT, time_of_day).to_owned(),
+            record.process.clone(),
+            record.model.clone().unwrap_or_else(|| ABSENT.to_owned()),
+            record.operation.map_or(ABSENT, |operation| operation.as_str()).to_owned(),
+            record.status.map_or_else(|| ABSENT.to_owned(), |status| status.to_string()),
+            outcome.as_str().to_owned(),
+            time(record.ttft),
+            time(record.tpot),
+            tokens(record.tokens.input_total()),
+            tokens(record.tokens.output_total()),
+            record.tokens.source.map_or(ABSENT, source).to_owned(),
+            time(record.duration),
+        ];
+        line(&cells, self.colour.then(|| colour(outcome)))
+    }
+}
+
+fn line(cells: &[String; COLUMNS.len()], colour: Option<&str>) -> String {
+    let mut line = String::new();
+    for (at, (cell, (_, width, align))) in cells.iter().zip(COLUMNS).enumerate() {
+        let cell = fit(cell, width);
+        let padding = width - cell.chars().count();
+        if at > 0 {
+            line.push(' ');
+        }
+        if matches!(align, Align::Right) {
+            line.extend(std::iter::repeat_n(' ', padding));
+        }
+        match colour {
+            Some(colour) if at == OUTCOME => line.extend([colour, &cell, RESET]),
+            _ => line.push_str(&cell),
+        }
+        if matches!(align, Align::Left) && at + 1 < COLUMNS.len() {
+            line.extend(std::iter::repeat_n(' ', padding));
+        }
+    }
+    line
+}
+
+/// A cell cut to its width, harmless to a terminal.
+fn fit(cell: &str, width: usize) -> String {
+    let mut text: String =
+        cell.chars().take(width + 1).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > width {
+        text = text.chars().take(width - 1).collect();
+        text.push('…');
+    }
+    text
+}
+
+fn colour(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok => GREEN,
+        Outcome::AbortedByClient | Outcome::ClientError | Outcome::Rejected | Outcome::Unknown => YELLOW,
+        Outcome::ServerError | Outcome::StreamError | Outcome::AbortedByServer | Outcome::Unterminated => RED,
+    }
+}
+
+/// `12:34:56.789` of an RFC 3339 time, as it stands there.
+fn time_of_day(started_at: &str) -> &str {
+    let time = started_at.split_once('T').map_or(started_at, |(_, time)| time);
+    time.get(..12).unwrap_or(time)
+}
+
+const fn source(source: TokenSource) -> &'static str {
+    match source {
+        TokenSource::Usage => "usage",
+        TokenSource::UsagePartial => "part",
+        TokenSource::Engine => "engine",
+        TokenSource::Ids => "ids",
+        TokenSource::Estimated => "est",
+    }
+}
+
+/// At most seven characters, with three or four digits that matter.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if !s.is_finite() || s < 0.0 => ABSENT.to_owned(),
+        s if s < 0.000_999_5 => format!("{:.0}µs", s * 1e6),
+        s if s < 0.999_95 => format!("{:.1}ms", s * 1e3),
+        s if s < 99.9995 => format!("{s:.3}s"),
+        s if s < 9999.95 => format!("{s:.1}s"),
+        s => format!("{:.0}h", s / 3600.0),
+    }
+}
+
+/// At most six characters.
+fn count_text(count: u64) -> String {
+    match count {
+        0..=999_999 => count.to_string(),
+        1_000_000..=999_999_999 => format!("{}M", count / 1_000_000),
+        _ => format!("{}G", count / 1_000_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::{Operation, Tokens};
+
+    fn record() -> RequestRecord {
+        RequestRecord {
+            started_at: Some("2026-03-01T12:34:56.789012345Z".to_owned()),
+            process: "llama-server".to_owned(),
+            model: Some("smollm2".to_owned()),
+            operation: Some(Operation::Chat),
+            status: Some(200),
+            outcome: Some(Outcome::Ok),
+            ttft: Some(0.0421),
+            tpot: Some(0.008),
+            duration: Some(1.234_56),
+            tokens: Tokens {
+                input: Some(12),
+                input_cached: Some(3),
+                output: Some(41),
+                output_reasoning: None,
+                source: Some(TokenSource::Usage),
+            },
+            ..RequestRecord::default()
+        }
+    }
+
+    #[test]
+    fn lines_are_aligned() {
+        let table = Table::new(false);
+        let text = [
+            table.header(),
+            table.row(&record()),
+            table.row(&RequestRecord {
+                outcome: Some(Outcome::AbortedByClient),
+                partial: vec!["gap".to_owned()],
+                ..record()
+            }),
+            table.row(&RequestRecord::default()),
+        ];
+        let expected = [
+            "TIME         PROCESS       MODEL             OP   CODE OUTCOME               \
+             TTFT     TPOT     IN    OUT SOURCE DURATION",
+            "12:34:56.789 llama-server  smollm2           chat 200  ok                  \
+             42.1ms    8.0ms     15     41 usage    1.235s",
+            "12:34:56.789 llama-server  smollm2           chat 200  aborted_by_client  \
+             ~42.1ms   ~8.0ms     15     41 usage   ~1.235s",
+            "-                          -                 -    -    unknown                  \
+             -        -      -      - -             -",
+        ];
+        for (is, should) in text.iter().zip(expected) {
+            assert_eq!(is, should);
+        }
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal_or_moves_its_cursor() {
+        let long = "é\u{1b}[2J\n".repeat(40);
+        let record = RequestRecord {
+            started_at: Some(long.clone()),
+            process: long.clone(),
+            model: Some(long),
+            operation: Some(Operation::TextCompletion),
+            outcome: Some(Outcome::AbortedByServer),
+            status: Some(u16::MAX),
+            ttft: Some(9999.9),
+            tpot: Some(1e300),
+            duration: Some(f64::NAN),
+            partial: vec!["x".to_owned()],
+            tokens: Tokens {
+                input: Some(u64::MAX),
+                output: Some(999_999),
+                source: Some(TokenSource::Engine),
+                ..Tokens::default()
+            },
+            ..RequestRecord::default()
+        };
+        let row = Table::new(false).row(&record);
+        assert_eq!(row.chars().count(), 120, "{row}");
+        assert!(!row.contains(char::is_control), "{row:?}");
+        assert_eq!(COLUMNS.iter().map(|(_, width, _)| width + 1).sum::<usize>() - 1, 120);
+    }
+
+    #[test]
+    fn colours_only_when_asked_for() {
+        assert!(!Table::new(false).row(&record()).contains('\x1b'));
+        let coloured = Table::new(true).row(&record());
+        assert!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
+        let plain = coloured.replace("\x1b[32m", "").replace("\x1b[0m", "");
+        assert_eq!(plain, Table::new(false).row(&record()), "alignment does not depend on colour");
+    }
+
+    #[test]
+    fn durations_fit_and_do_not_jump_at_their_bounds() {
+        for (seconds, text) in [
+            (0.0, "0µs"),
+            (0.000_999_4, "999µs"),
+            (0.000_999_6, "1.0ms"),
+            (0.999_94, "999.9ms"),
+            (0.999_96, "1.000s"),
+            (99.9994, "99.999s"),
+            (99.9996, "100.0s"),
+            (9999.94, "9999.9s"),
+            (36_000.0, "10h"),
+            (-1.0, "-"),
+        ] {
+            assert_eq!(duration(seconds), text);
+            assert!(duration(seconds).chars().count() <= 7);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Second stage: the one list of fields, each with its meaning, its bounds and the remedy for a bad value.
+//!
+//! In: one typed value. Out: a [`Config`] in which it took effect, or the reason why it did not.
+
+use toml::Value;
+
+use super::error::ConfigError;
+use super::typed::{Source, Typed, variable};
+use super::{Config, LabelStyle, buckets};
+
+struct Field {
+    name: &'static str,
+    remedy: &'static str,
+    set: fn(&mut Config, &Value) -> Result<(), String>,
+}
+
+const fn field(
+    name: &'static str,
+    remedy: &'static str,
+    set: fn(&mut Config, &Value) -> Result<(), String>,
+) -> Field {
+    Field { name, remedy, set }
+}
+
+const LISTEN: &str = "write an address and a port, such as 0.0.0.0:9842 or [::1]:9842";
+const NODE: &str = "write a name of 1 to 253 characters without spaces";
+const LOG: &str = "write off, error, warn, info, debug or trace";
+const BUCKETS: &str = "write 1 to 64 increasing seconds above 0, such as [0.1, 0.5, 1, 5]";
+const PER_PROCESS: &str = "write a whole number from 100 to 1000000";
+const SERIES: &str = "write a whole number from 100 to 1000000";
+const LABELS: &str = "write default or otel";
+const RING: &str = "write a power of two from 64KiB to 1GiB, such as 16MiB or 16777216";
+const SWITCH: &str = "write true or false";
+const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as [\"llama-server\", \"vllm\"]";
+const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
+const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
+
+const FIELDS: &[Field] = &[
+    field("listen", LISTEN, |c, v| put(&mut c.listen, parsed(v))),
+    field("node", NODE, |c, v| put(&mut c.node, text(v).and_then(node_name))),
+    field("log", LOG, |c, v| put(&mut c.log, level(v))),
+    field("metrics.buckets.duration", BUCKETS, |c, v| put(&mut c.metrics.buckets.duration, bounds(v))),
+    field("metrics.buckets.ttft", BUCKETS, |c, v| put(&mut c.metrics.buckets.ttft, bounds(v))),
+    field("metrics.buckets.tpot", BUCKETS, |c, v| put(&mut c.metrics.buckets.tpot, bounds(v))),
+    field("metrics.buckets.chunk", BUCKETS, |c, v| put(&mut c.metrics.buckets.chunk, bounds(v))),
+    field("metrics.max_series_per_process", PER_PROCESS, |c, v| {
+        put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000))
+    }),
+    field("metrics.max_series", SERIES, |c, v| put(&mut c.metrics.max_series, count(v, 100, 1_000_000))),
+    field("metrics.labels", LABELS, |c, v| put(&mut c.metrics.labels, labels(v))),
+    field("capture.ring_bytes", RING, |c, v| put(&mut c.capture.ring_bytes, ring(v))),
+    field("capture.arrival", SWITCH, |c, v| put(&mut c.capture.arrival, switch(v))),
+    field("capture.processes.allow", NAMES, |c, v| put(&mut c.capture.processes.allow, process_names(v))),
+    field("capture.processes.deny", NAMES, |c, v| put(&mut c.capture.processes.deny, process_names(v))),
+    field("content.allow_recording", SWITCH, |c, v| put(&mut c.content.allow_recording, switch(v))),
+    field("limits.connections", CONNECTIONS, |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20))),
+    field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
+];
+
+/// The names of all fields.
+pub(super) fn names() -> Vec<&'static str> {
+    FIELDS.iter().map(|field| field.name).collect()
+}
+
+/// Lets one typed value take effect.
+pub(super) fn apply(config: &mut Config, typed: Typed) -> Result<(), ConfigError> {
+    let shown = shown(&typed.value);
+    let Some(field) = FIELDS.iter().find(|field| field.name == typed.field) else {
+        return Err(ConfigError::UnknownField {
+            remedy: remedy_for_unknown(&typed),
+            source_name: typed.source,
+            field: typed.field,
+            value: shown,
+        });
+    };
+    (field.set)(config, &typed.value).map_err(|reason| ConfigError::BadValue {
+        source_name: typed.source,
+        field: field.name,
+        value: shown,
+        reason,
+        remedy: field.remedy,
+    })
+}
+
+/// A value as it is shown in a message: on one line, and not longer than helps.
+fn shown(value: &Value) -> String {
+    let text = value.to_string().replace(char::is_control, " ");
+    match text.char_indices().nth(80) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+/// The fields that a mistyped name may have meant: same last word, or same beginning; else all of them.
+fn remedy_for_unknown(typed: &Typed) -> String {
+    let spelt = |name: &str| match typed.source {
+        Source::Environment(_) => variable(name),
+        _ => name.to_owned(),
+    };
+    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
+    let near: Vec<String> = names()
+        .into_iter()
+        .filter(|name| {
+            last(name) == last(&typed.field)
+                || common_prefix(&spelt(name), &typed.field) * 3 >= typed.field.len() * 2
+        })
+        .map(spelt)
+        .collect();
+    if near.is_empty() {
+        let all: Vec<String> = names().into_iter().map(spelt).collect();
+        format!("remove it, or use one of {}", all.join(", "))
+    } else {
+        format!("remove it, or did you mean {}?", near.join(", "))
+    }
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
+}
+
+fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn text(value: &Value) -> Result<&str, String> {
+    value.as_str().map(str::trim).ok_or_else(|| format!("is {}, not text", value.type_str()))
+}
+
+fn parsed<T>(value: &Value) -> Result<T, String>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text(value)?.parse().map_err(|err: T::Err| err.to_string())
+}
+
+/// A name that can be a label value and a Kubernetes node name.
+pub(super) fn node_name(name: &str) -> Result<String, String> {
+    let unfit = |c: char| c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > 253 || name.contains(unfit) {
+        return Err("is not a usable name".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+fn level(value: &Value) -> Result<tracing::level_filters::LevelFilter, String> {
+    parsed(value).map_err(|_unhelpful| "is not a log level".to_owned())
+}
+
+fn labels(value: &Value) -> Result<LabelStyle, String> {
+    match text(value)? {
+        "default" => Ok(LabelStyle::Default),
+        "otel" => Ok(LabelStyle::Otel),
+        _ => Err("is not a label style".to_owned()),
+    }
+}
+
+fn switch(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(on) => Ok(*on),
+        Value::String(text) if text.trim() == "true" => Ok(true),
+        Value::String(text) if text.trim() == "false" => Ok(false),
+        _ => Err("is neither true nor false".to_owned()),
+    }
+}
+
+fn whole(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Integer(number) => u64::try_from(*number).map_err(|_negative| "is below 0".to_owned()),
+        Value::String(text) => {
+            text.trim().parse().map_err(|_not_a_number| "is not a whole number".to_owned())
+        }
+        other => Err(format!("is {}, not a whole number", other.type_str())),
+    }
+}
+
+fn count(value: &Value, least: u64, most: u64) -> Result<usize, String> {
+    let number = whole(value)?;
+    if (least..=most).contains(&number) { Ok(number as usize) } else { Err("is out of range".to_owned()) }
+}
+
+/// A size: a whole number of bytes, or text with KiB, MiB or GiB behind it.
+fn size(value: &Value) -> Result<u64, String> {
+    let Some(text) = value.as_str().map(str::trim) else { return whole(value) };
+    let (number, unit) = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .unwrap_or((text, 1));
+    let number: u64 = number.trim().parse().map_err(|_not_a_number| "is not a size".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "is out of range".to_owned())
+}
+
+fn ring(value: &Value) -> Result<u32, String> {
+    let bytes = size(value)?;
+    if !bytes.is_power_of_two() {
+        return Err("is not a power of two".to_owned());
+    }
+    // 64 KiB is the largest page size of the platforms, so every power of two from there is whole pages.
+    if !(64 << 10..=1 << 30).contains(&bytes) {
+        return Err("is out of range".to_owned());
+    }
+    Ok(bytes as u32)
+}
+
+fn memory(value: &Value) -> Result<usize, String> {
+    let bytes = size(value)?;
+    if (1 << 20..=64 << 30).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
+}
+
+/// Items of a list: of an array in the file, of comma-separated text elsewhere.
+fn items(value: &Value) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Array(items) => Ok(items.clone()),
+        Value::String(text) if text.trim().is_empty() => Ok(Vec::new()),
+        Value::String(text) => {
+            let text = text.trim();
+            let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+            Ok(inner
+                .split(',')
+                .map(|item| Value::String(item.trim().trim_matches(['"', '\'']).to_owned()))
+                .collect())
+        }
+        other => Err(format!("is {}, not a list", other.type_str())),
+    }
+}
+
+fn bounds(value: &Value) -> Result<Vec<f64>, String> {
+    let bounds = items(value)?
+        .iter()
+        .map(|item| match item {
+            Value::Float(number) => Ok(*number),
+            Value::Integer(number) => Ok(*number as f64),
+            Value::String(text) => text.parse().map_err(|_not_a_number| format!("{text:?} is not a number")),
+            other => Err(format!("holds {}, not a number", other.type_str())),
+        })
+        .collect::<Result<Vec<f64>, String>>()?;
+    buckets::check(&bounds)?;
+    Ok(bounds)
+}
+
+fn process_names(value: &Value) -> Result<Vec<String>, String> {
+    let items = items(value)?;
+    if items.len() > 256 {
+        return Err(format!("has {} names", items.len()));
+    }
+    items
+        .iter()
+        .map(|item| match text(item)? {
+            name if name.is_empty() || name.len() > 255 => Err(format!("{name:?} is not a process name")),
+            name => Ok(name.to_owned()),
+        })
+        .collect()
+}

@@ -1,0 +1,97 @@
+//! The observer about itself, as metric families: a snapshot in, families out, no state.
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+
+use observer_ebpf::Counter;
+
+use crate::telemetry::AgentStats;
+
+use super::child::SEMCONV;
+
+const RECORDS: &str = "\
+    Records by stage: seen and submitted in the kernel, received and decoded in user \
+    space. At rest, seen = submitted + dropped{stage=\"kernel\"} and received = decoded \
+    + dropped{stage=\"user\"}.";
+const DROPPED: &str = "\
+    What was lost, by stage (kernel: records that found no room in the ring; call: calls \
+    whose record could not be made; user: records not decoded; metrics: values not \
+    exported) and cause.";
+const HOLES: &str = "\
+    Bytes of observed connections that were not copied by the kernel side, by cause \
+    (fault: user memory was not readable; opaque: moved by a call that is not copied).";
+const CALLS: &str = "Calls of watched processes that moved data over an observed connection.";
+const CONNECTIONS: &str = "Connections that are followed now, by state.";
+const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
+const MISSED: &str = "Runs of a probe that the kernel says it skipped.";
+const BUILD: &str = "1, with the version of the observer and the commit of the OpenTelemetry GenAI semantic \
+                     conventions that its names follow.";
+
+/// Families of `observer_*`. `dropped` are values that the exporter itself lost, by cause.
+pub(super) fn families(
+    stats: &AgentStats,
+    dropped: &[(&'static str, u64)],
+) -> prometheus::Result<Vec<MetricFamily>> {
+    let kernel = |counter| stats.counter(counter);
+    let mut families = Vec::new();
+
+    let records = IntCounterVec::new(Opts::new("observer_records_total", RECORDS), &["stage"])?;
+    records.with_label_values(&["seen"]).inc_by(kernel(Counter::Seen));
+    records.with_label_values(&["submitted"]).inc_by(kernel(Counter::Submitted));
+    records.with_label_values(&["received"]).inc_by(stats.received);
+    records.with_label_values(&["decoded"]).inc_by(stats.decoded);
+    families.extend(records.collect());
+
+    let lost = IntCounterVec::new(Opts::new("observer_dropped_total", DROPPED), &["stage", "cause"])?;
+    let of_kernel = [
+        ("kernel", "ring_data", Counter::DroppedRingData),
+        ("kernel", "ring_full", Counter::DroppedRingFull),
+        ("call", "stash_full", Counter::StashFull),
+        ("call", "table_full", Counter::TableFull),
+        ("call", "unpaired", Counter::Unpaired),
+        ("call", "unresolved", Counter::Unresolved),
+    ];
+    for (stage, cause, counter) in of_kernel {
+        lost.with_label_values(&[stage, cause]).inc_by(kernel(counter));
+    }
+    for (cause, count) in &stats.dropped {
+        lost.with_label_values(&["user", cause]).inc_by(*count);
+    }
+    for (cause, count) in dropped {
+        lost.with_label_values(&["metrics", cause]).inc_by(*count);
+    }
+    families.extend(lost.collect());
+
+    let holes = IntCounterVec::new(Opts::new("observer_hole_bytes_total", HOLES), &["cause"])?;
+    holes.with_label_values(&["fault"]).inc_by(kernel(Counter::FaultBytes));
+    holes.with_label_values(&["opaque"]).inc_by(kernel(Counter::OpaqueBytes));
+    families.extend(holes.collect());
+
+    let calls = IntCounterVec::new(Opts::new("observer_calls_total", CALLS), &[])?;
+    calls.with_label_values::<&str>(&[]).inc_by(kernel(Counter::Calls));
+    families.extend(calls.collect());
+
+    let connections = IntGaugeVec::new(Opts::new("observer_connections", CONNECTIONS), &["state"])?;
+    for (state, count) in &stats.connections {
+        connections.with_label_values(&[state]).set(*count as i64);
+    }
+    families.extend(connections.collect());
+
+    let info = IntGaugeVec::new(Opts::new("observer_probe_info", PROBE), &["probe", "mode"])?;
+    let missed = IntCounterVec::new(Opts::new("observer_probe_missed_total", MISSED), &["probe"])?;
+    for probe in &stats.probes {
+        let mode = if probe.attached { "attached" } else { "absent" };
+        info.with_label_values(&[probe.name.as_str(), mode]).set(1);
+        missed.with_label_values(&[probe.name.as_str()]).inc_by(probe.missed);
+    }
+    families.extend(info.collect());
+    families.extend(missed.collect());
+
+    let build = IntGaugeVec::new(Opts::new("observer_build_info", BUILD), &["version", "semconv"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), SEMCONV]).set(1);
+    families.extend(build.collect());
+
+    families.retain(|family| !family.get_metric().is_empty());
+    Ok(families)
+}

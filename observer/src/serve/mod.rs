@@ -1,0 +1,198 @@
+//! The HTTP endpoint of an agent.
+//!
+//! In: a function that renders a scrape, a flag that says when the agent is ready, and finished requests
+//! ([`RequestFeed`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and `/api/v1/requests`, a live
+//! stream of one JSON record per line, for loopback peers only.
+//!
+//! Bounded: connections, streams, the backlog of each stream, and the time that a shutdown waits.
+
+mod api;
+mod feed;
+mod listener;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+pub use feed::RequestFeed;
+
+use listener::{Limited, Peer};
+
+/// Content type of `/metrics`: the text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long a shutdown waits for answers that are being written.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Streams of `/api` at a time.
+const STREAMS: usize = 32;
+
+/// Why the endpoint cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} (`listen`): {cause}; {}", remedy(cause))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Serving ended by itself.
+    #[error("the HTTP endpoint on {address} stopped: {cause}; restart the agent")]
+    Stopped {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process has the port, perhaps another agent: stop it, or set `listen` to a free port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address: set `listen` to one, or to 0.0.0.0"
+        }
+        io::ErrorKind::PermissionDenied => "set `listen` to a port above 1023",
+        _ => "set `listen` to another address and port",
+    }
+}
+
+/// Renders a scrape, or says why it cannot. Called on a thread that may block.
+pub type RenderMetrics = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
+/// What is served.
+#[derive(Clone)]
+pub struct Sources {
+    /// Renders `/metrics`.
+    pub metrics: RenderMetrics,
+    /// Whether the probes are attached.
+    pub ready: Arc<AtomicBool>,
+    /// Finished requests.
+    pub requests: RequestFeed,
+}
+
+#[derive(Clone)]
+struct AppState {
+    sources: Sources,
+    streams: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+}
+
+/// The endpoint, bound to its address and not serving yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Takes the address, so that a port in use is known before anything else is started.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be listened on.
+    pub async fn bind(listen: SocketAddr) -> Result<Self, ServeError> {
+        let refused = |cause| ServeError::Listen { address: listen, cause };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address, with the port that was given if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` completes. Open streams end then; what does not, is cut after two seconds.
+    ///
+    /// # Errors
+    ///
+    /// When serving ends for another reason.
+    pub async fn run(
+        self,
+        sources: Sources,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        self.run_with_grace(sources, shutdown, GRACE).await
+    }
+
+    async fn run_with_grace(
+        self,
+        sources: Sources,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        grace: Duration,
+    ) -> Result<(), ServeError> {
+        let (stop_sender, stop) = watch::channel(false);
+        let mut stopped = stop.clone();
+        let state = AppState { sources, streams: Arc::new(Semaphore::new(STREAMS)), stop };
+        let service = router(state).into_make_service_with_connect_info::<Peer>();
+        let serving = axum::serve(Limited::new(self.listener), service).with_graceful_shutdown(async move {
+            shutdown.await;
+            // Nobody is left to tell if there is no receiver.
+            let _told = stop_sender.send(true);
+        });
+        let cut = async move {
+            // An error means that the sender is gone, so serving has ended and the other branch wins.
+            if stopped.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            ended = serving => {
+                ended.map_err(|cause| ServeError::Stopped { address: self.address, cause })
+            }
+            () = cut => Ok(()),
+        }
+    }
+}
+
+fn router(state: AppState) -> Router {
+    let api = Router::new().route("/v1/requests", get(api::requests)).layer(middleware::from_fn(api::guard));
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .nest("/api", api)
+        .with_state(state)
+}
+
+async fn ready(State(state): State<AppState>) -> Response {
+    if state.sources.ready.load(Ordering::Acquire) {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the probes are not attached yet\n").into_response()
+    }
+}
+
+async fn metrics(State(state): State<AppState>) -> Response {
+    let render = Arc::clone(&state.sources.metrics);
+    match tokio::task::spawn_blocking(move || render()).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(Err(cause)) => failed(&cause),
+        Err(cause) => failed(&cause.to_string()),
+    }
+}
+
+fn failed(cause: &str) -> Response {
+    tracing::error!(cause, "metrics cannot be rendered");
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be rendered: {cause}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests;

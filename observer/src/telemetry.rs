@@ -1,0 +1,65 @@
+//! The observer about itself: one snapshot of what it counted on the way from the kernel to the metrics.
+//!
+//! In: counters that the rooms keep. Out: [`AgentStats`], read by the exporter at each scrape.
+
+use std::collections::BTreeMap;
+
+use observer_ebpf::{COUNTERS, Counter};
+
+/// Everything that the observer counted about itself, since it started.
+#[derive(Clone, Debug, Default)]
+pub struct AgentStats {
+    /// Counters of the kernel side, summed over CPUs, in the order of [`Counter::ALL`].
+    pub kernel: [u64; COUNTERS as usize],
+    /// Records that user space took out of the ring.
+    pub received: u64,
+    /// Records that the core consumed.
+    pub decoded: u64,
+    /// Records that user space did not decode, by cause.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Connections that are followed now, by state.
+    pub connections: BTreeMap<&'static str, u64>,
+    /// The probes.
+    pub probes: Vec<Probe>,
+}
+
+/// One probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// Its name, such as `raw_tp/sys_enter`.
+    pub name: String,
+    /// Whether it is attached; what the kernel lacks is a degraded mode with a name.
+    pub attached: bool,
+    /// Runs that the kernel says it skipped.
+    pub missed: u64,
+}
+
+impl AgentStats {
+    /// One counter of the kernel side.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.kernel[counter as usize]
+    }
+
+    /// Records that the kernel side wanted to send and could not.
+    pub fn kernel_dropped(&self) -> u64 {
+        self.counter(Counter::DroppedRingData) + self.counter(Counter::DroppedRingFull)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_its_place() {
+        let mut stats = AgentStats::default();
+        for (at, counter) in Counter::ALL.into_iter().enumerate() {
+            stats.kernel[at] = 100 + at as u64;
+            assert_eq!(stats.counter(counter), 100 + at as u64);
+        }
+        assert_eq!(
+            stats.kernel_dropped(),
+            stats.counter(Counter::DroppedRingData) + stats.counter(Counter::DroppedRingFull)
+        );
+    }
+}
