@@ -44,6 +44,8 @@ pub trait Sink {
     fn process_gone(&mut self, _tgid: u32) {}
     /// An observation.
     fn observation(&mut self, _observation: Observation) {}
+    /// Bytes of a process's connection that were not decoded.
+    fn undecoded(&mut self, _tgid: u32, _cause: &'static str, _bytes: u64) {}
     /// Once a second.
     fn housekeeping(&mut self, _capture: &Capture) {}
 }
@@ -80,13 +82,13 @@ fn nanos(clock: ClockId) -> u64 {
 }
 
 impl Capture {
-    /// Loads and attaches the probes, then watches who listened before.
+    /// Loads and attaches the probes.
     ///
     /// # Errors
     /// [`LoadError`] if the probes cannot run here.
     pub fn start(options: &Options, connections: usize, scope: Scope) -> Result<Self, LoadError> {
         let kernel = Kernel::load(options)?;
-        let mut capture = Self {
+        let capture = Self {
             kernel,
             pipeline: Pipeline::new(connections),
             malformed: 0,
@@ -97,15 +99,20 @@ impl Capture {
             gone: HashSet::new(),
             next_housekeeping: 0,
         };
-        let own = std::process::id();
         // The observer's own endpoint is no workload.
-        capture.kernel.watch.deny(own);
-        for tgid in listening() {
-            if tgid != own && capture.look_up(tgid).is_some() {
-                capture.kernel.watch.watch(tgid);
+        capture.kernel.watch.deny(std::process::id());
+        Ok(capture)
+    }
+
+    /// Watches who listened before the probes were there.
+    pub fn backfill(&mut self, sink: &mut impl Sink) {
+        let own = std::process::id();
+        for tgid in listening().into_iter().filter(|tgid| *tgid != own) {
+            if let Some(process) = self.look_up(tgid) {
+                sink.process(tgid, process);
+                self.kernel.watch.watch(tgid);
             }
         }
-        Ok(capture)
     }
 
     /// Looks a process up and decides on it. `None` if it is gone or out of scope.
@@ -218,6 +225,9 @@ impl Capture {
         while let Some(observation) = self.pipeline.poll_observation() {
             sink.observation(observation);
         }
+        while let Some((tgid, cause, bytes)) = self.pipeline.poll_undecoded() {
+            sink.undecoded(tgid, cause, bytes);
+        }
         if let Some(connection) = self.pipeline.poll_ended() {
             let now = monotonic();
             self.ended.push_back((now, connection));
@@ -228,6 +238,7 @@ impl Capture {
     }
 
     fn housekeeping(&mut self, now: u64, sink: &mut impl Sink) {
+        self.kernel.flush_log();
         let clock = clock();
         sink.record(&clock.to_bytes());
         self.pipeline.handle_record(&Record::Clock(clock));

@@ -47,5 +47,11 @@ pub mod export;
 /// Rim out: HTTP.
 pub mod serve;
 
+/// Wires the rooms together.
+pub mod agent;
+
+/// Recordings through the core.
+pub mod replay;
+
 /// Rim out: the terminal.
 pub mod cli;

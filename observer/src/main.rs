@@ -1,2 +1,81 @@
-//! The `observer` command.
-fn main() {}
+//! The `observer` command: arguments become a configuration, and that runs.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser as _;
+use observer::{
+    agent,
+    cli::{requests, table::Table},
+    config::{
+        Config,
+        cli::{Cli, Command, RecordArgs, ReplayArgs},
+    },
+    replay::replay,
+};
+use tracing_subscriber::fmt;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("observer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Agent(_) => {
+            let config = configured(cli)?;
+            Ok(agent::run(&config)?)
+        }
+        Command::Record(args) => record(&configured(cli)?, args),
+        Command::Replay(args) => show(args),
+        Command::Requests(args) => Ok(requests::run(args)?),
+    }
+}
+
+/// Loads the configuration and starts logging by it, to standard error.
+fn configured(cli: &Cli) -> Result<Config> {
+    let config = Config::load(cli)?;
+    fmt().with_max_level(config.log).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+    Ok(config)
+}
+
+fn record(config: &Config, args: &RecordArgs) -> Result<()> {
+    ensure!(
+        !args.with_content || config.content.allow_recording,
+        "--with-content would write prompts and completions into {}: set content.allow_recording = true first",
+        args.file.display()
+    );
+    let records = agent::record(config, &args.file, args.with_content, args.duration)?;
+    eprintln!("{records} records in {}", args.file.display());
+    Ok(())
+}
+
+fn show(args: &ReplayArgs) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let table = Table::new(out.is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    if !args.json {
+        writeln!(out, "{}", table.header())?;
+    }
+    let mut written = Ok(());
+    let replayed = replay(&args.file, |record| {
+        let line = if args.json { serde_json::to_string(&record) } else { Ok(table.row(&record)) };
+        if written.is_ok() {
+            written = line.map_err(io::Error::from).and_then(|line| writeln!(out, "{line}"));
+        }
+    });
+    replayed.with_context(|| args.file.display().to_string())?;
+    match written {
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

@@ -1,6 +1,6 @@
 //! The core in one piece: records in, observations and verdicts out. No input, no output, no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use observer_ebpf::{Clock, Data, Direction, Record, State, Verdict, exit_flags};
 
@@ -42,7 +42,7 @@ pub struct Pipeline {
     observations: VecDeque<Observation>,
     verdicts: VecDeque<(u64, Verdict)>,
     ended: VecDeque<u64>,
-    undecoded: HashMap<Undecoded, u64>,
+    undecoded: VecDeque<(u32, Undecoded, u64)>,
     stats: Stats,
 }
 
@@ -56,7 +56,7 @@ impl Pipeline {
             observations: VecDeque::new(),
             verdicts: VecDeque::new(),
             ended: VecDeque::new(),
-            undecoded: HashMap::new(),
+            undecoded: VecDeque::new(),
             stats: Stats::default(),
         }
     }
@@ -119,8 +119,7 @@ impl Pipeline {
         }
         let is_whole = connection.is_whole();
         let conversation = Conversation::new(is_whole);
-        self.connections
-            .insert(connection.id, Tracked { connection, conversation, resume: [!is_whole; 2] });
+        self.connections.insert(connection.id, Tracked { connection, conversation, resume: [!is_whole; 2] });
         true
     }
 
@@ -171,7 +170,8 @@ impl Pipeline {
         tracked.end(time, end, &mut road);
         let Connection { received, sent, .. } = &tracked.connection;
         if let Some(cause) = tracked.conversation.undecoded() {
-            *self.undecoded.entry(cause).or_default() += received.position() + sent.position();
+            let bytes = received.position() + sent.position();
+            self.undecoded.push_back((tracked.connection.tgid, cause, bytes));
         }
         self.stats.repeated_bytes += received.repeated + sent.repeated;
         self.ended.push_back(id);
@@ -220,17 +220,17 @@ impl Pipeline {
     }
 
     /// Connections by state.
-    pub fn connections(&self) -> HashMap<&'static str, u64> {
-        let mut states = HashMap::from([("undecided", 0), ("observed", 0), ("ignored", 0), ("opaque", 0)]);
+    pub fn connections(&self) -> BTreeMap<&'static str, u64> {
+        let mut states = BTreeMap::from([("undecided", 0), ("observed", 0), ("ignored", 0), ("opaque", 0)]);
         for tracked in self.connections.values() {
             *states.entry(tracked.conversation.state()).or_default() += 1;
         }
         states
     }
 
-    /// Bytes of finished connections that were not decoded, by cause.
-    pub fn undecoded_bytes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.undecoded.iter().map(|(cause, bytes)| (cause.as_str(), *bytes))
+    /// Bytes of a connection that is over and was not decoded: process, cause, bytes.
+    pub fn poll_undecoded(&mut self) -> Option<(u32, &'static str, u64)> {
+        self.undecoded.pop_front().map(|(tgid, cause, bytes)| (tgid, cause.as_str(), bytes))
     }
 
     /// LLM exchanges that are open.

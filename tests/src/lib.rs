@@ -1,5 +1,7 @@
 //! What crosses rooms: replay of recordings, properties, live kernel tests, real engines, kernel matrix, fakes.
 
+#![expect(clippy::missing_panics_doc, reason = "these are parts of tests: they panic where a test fails")]
+
 pub mod hammer;
 pub mod live;
 pub mod small_server;

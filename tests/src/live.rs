@@ -1,7 +1,7 @@
 //! A capture that runs while a test drives a workload.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -75,7 +75,7 @@ pub struct Report {
     /// Pipeline counters.
     pub stats: Stats,
     /// Connections by state.
-    pub connections: HashMap<&'static str, u64>,
+    pub connections: BTreeMap<&'static str, u64>,
     /// Runs that the kernel skipped.
     pub missed: Vec<(&'static str, u64)>,
     /// Entries left in kernel tables.
@@ -192,6 +192,7 @@ fn run(
     let mut sink = Collect(Arc::clone(seen));
     let mut capture = Capture::start(options, 65_536, Box::new(|_| true))
         .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
+    capture.backfill(&mut sink);
     let _ = ready.send(capture.kernel.report().to_vec());
     while !stop.load(Ordering::Relaxed) {
         capture.turn(&mut sink);

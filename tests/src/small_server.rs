@@ -23,14 +23,19 @@ pub const GAP: Duration = Duration::from_millis(20);
 /// What a socket says.
 pub fn events(count: usize) -> io::Result<()> {
     let mut stream = accept()?;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    stream.write_all(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )?;
     let chunk = |data: String| format!("{:x}\r\n{data}\r\n", data.len());
     for number in 0..count {
         thread::sleep(GAP);
-        let event = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"t{number}\"}}}}]}}\n\n");
+        let event =
+            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"t{number}\"}}}}]}}\n\n");
         stream.write_all(chunk(event).as_bytes())?;
     }
-    let usage = format!("data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":{count}}}}}\n\n");
+    let usage = format!(
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":{count}}}}}\n\n"
+    );
     stream.write_all(chunk(usage).as_bytes())?;
     stream.write_all(chunk("data: [DONE]\n\n".into()).as_bytes())?;
     stream.write_all(b"0\r\n\r\n")?;
@@ -47,7 +52,11 @@ pub fn writes(count: usize) -> io::Result<()> {
     cpus.set(0);
     sched_setaffinity(None, &cpus)?;
     let mut stream = accept()?;
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", count * WRITE)?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+        count * WRITE
+    )?;
     for _ in 0..count {
         stream.write_all(&[b'x'; WRITE])?;
     }

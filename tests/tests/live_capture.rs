@@ -42,7 +42,10 @@ fn streamed_and_plain_on_one_connection() {
     let live = Live::start_default();
     let (server, port) = Workload::script("openai_server.py", &["--events", "5", "--gap", "0.02"]);
     let mut stream = TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect");
-    post(&mut stream, r#"{"model":"tiny","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#);
+    post(
+        &mut stream,
+        r#"{"model":"tiny","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#,
+    );
     read_until(&mut stream, b"0\r\n\r\n");
     post(&mut stream, r#"{"model":"tiny","messages":[{"role":"user","content":"hi"}]}"#);
     read_until(&mut stream, b"}");

@@ -34,7 +34,7 @@ fn ask(stream: &mut TcpStream, model: &str, events: usize) {
 }
 
 fn answer(stream: &mut TcpStream) {
-    let mut buffer = [0; 65536];
+    let mut buffer = [0; 16384];
     let n = stream.read(&mut buffer).expect("response");
     assert!(buffer[..n].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..n]));
 }
@@ -72,7 +72,12 @@ fn check_exchanges(mode: &str) {
     }
     assert_eq!(models.len(), 60);
     assert_eq!(report.in_flight, 0);
-    assert_eq!((report.sizes.received, report.sizes.sent, report.sizes.verdicts), (0, 0, 0), "{:?}", report.sizes);
+    assert_eq!(
+        (report.sizes.received, report.sizes.sent, report.sizes.verdicts),
+        (0, 0, 0),
+        "{:?}",
+        report.sizes
+    );
     assert_eq!(report.sizes.descriptors, 0, "{:?}", report.sizes);
 }
 
@@ -157,7 +162,10 @@ fn a_hundred_thousand_descriptors_on_two_threads() {
     }
     println!(
         "{} exchanges, {partial} partial; {:?}; {:?}; missed {:?}",
-        report.seen.records.len(), report.counts, report.stats, report.missed
+        report.seen.records.len(),
+        report.counts,
+        report.stats,
+        report.missed
     );
     assert_eq!(partial, 0);
     assert_eq!(models.len(), CONNECTIONS / 2);

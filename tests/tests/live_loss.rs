@@ -37,7 +37,7 @@ fn load(port: &str, streams: usize, events: usize) -> (u64, u64) {
         stream.write_all(request.as_bytes()).expect("request");
         sent += request.len() as u64;
         let mut tail = Vec::new();
-        let mut buffer = [0; 65536];
+        let mut buffer = [0; 16384];
         while !tail.ends_with(b"0\r\n\r\n") {
             let n = stream.read(&mut buffer).expect("response");
             assert!(n > 0, "response ended early");
@@ -119,11 +119,9 @@ fn no_write_is_missed_while_others_hammer_bpf_maps() {
     command.args(["writer", &WRITES.to_string()]);
     let (mut server, port) = Workload::start(command);
     let mut stream = connect(&port);
-    stream
-        .write_all(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
-        .expect("request");
+    stream.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}").expect("request");
     let mut received = 0;
-    let mut buffer = [0; 65536];
+    let mut buffer = [0; 16384];
     loop {
         let n = stream.read(&mut buffer).expect("response");
         if n == 0 {

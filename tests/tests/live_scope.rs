@@ -23,7 +23,7 @@ fn connect(port: &str) -> TcpStream {
 
 fn exchange(stream: &mut TcpStream, request: &str) -> usize {
     stream.write_all(request.as_bytes()).expect("request");
-    let mut buffer = [0; 65536];
+    let mut buffer = [0; 16384];
     let n = stream.read(&mut buffer).expect("response");
     assert!(n > 0);
     n

@@ -81,7 +81,11 @@ pub fn tcp_rcv_space_adjust(ctx: TracePointContext) -> u32 {
     call.family = match read::READ_FAMILY() {
         // Kernels without the field name IPv4 peers in the IPv4 field only.
         ABSENT => {
-            if field::<[u8; 4]>(&ctx, read::READ_DADDR()) == [0; 4] { family::INET6 } else { family::INET }
+            if field::<[u8; 4]>(&ctx, read::READ_DADDR()) == [0; 4] {
+                family::INET6
+            } else {
+                family::INET
+            }
         }
         offset => field(&ctx, offset),
     };

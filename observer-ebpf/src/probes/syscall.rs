@@ -591,7 +591,8 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         (protocol::HTTP, IGNORE) | (_, OPAQUE) => return false,
         _ => {
             let left = limits::UNDECIDED.saturating_sub(side.copied);
-            s.head = if left < u64::from(limits::RESPONSE_HEAD) { left } else { u64::from(limits::RESPONSE_HEAD) };
+            s.head =
+                if left < u64::from(limits::RESPONSE_HEAD) { left } else { u64::from(limits::RESPONSE_HEAD) };
             s.tail = if left == 0 { 0 } else { u64::from(limits::TAIL) };
         }
     }

@@ -88,7 +88,9 @@ impl Content {
     /// The content is over.
     pub(super) fn finish(&mut self, dialect: &dyn Dialect, sink: &mut dyn FnMut(Told)) {
         match self {
-            Self::Events(decoder, scanner) => decoder.finish(&mut |item| event(dialect, scanner, &item, sink)),
+            Self::Events(decoder, scanner) => {
+                decoder.finish(&mut |item| event(dialect, scanner, &item, sink));
+            }
             Self::Lines(decoder, scanner) => decoder.finish(&mut |item| line(dialect, scanner, &item, sink)),
             Self::Document(scanner, facts) => {
                 let complete =
@@ -129,6 +131,7 @@ fn document(dialect: &dyn Dialect, scanner: &mut Scanner, data: Piece<'_>, sink:
     scanner.reset();
     let mut facts = Facts::default();
     scanner.push(data.bytes, &mut |field| dialect.response(&field, &mut facts));
-    let complete = scanner.finish(&mut |field| dialect.response(&field, &mut facts)) == Completeness::Complete;
+    let complete =
+        scanner.finish(&mut |field| dialect.response(&field, &mut facts)) == Completeness::Complete;
     sink(if complete { Told::Event(facts) } else { Told::Damaged("event_malformed") });
 }

@@ -88,6 +88,7 @@ enum Scope {
 }
 
 /// One connection's exchanges.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Conversation {
     requests: RequestDecoder,
     responses: ResponseDecoder,
@@ -325,13 +326,7 @@ impl Conversation {
     }
 
     /// A piece of what the server wrote.
-    pub fn sent(
-        &mut self,
-        context: &Context,
-        time: u64,
-        piece: Piece<'_>,
-        out: &mut dyn FnMut(Observation),
-    ) {
+    pub fn sent(&mut self, context: &Context, time: u64, piece: Piece<'_>, out: &mut dyn FnMut(Observation)) {
         if matches!(self.scope, Scope::Opaque(_) | Scope::Ignored) {
             return;
         }

@@ -4,6 +4,7 @@ use super::record::Outcome;
 
 /// What is known when an exchange ends.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they combine freely")]
 pub(super) struct Evidence {
     /// Status of the final response.
     pub(super) status: Option<u16>,
@@ -70,8 +71,13 @@ mod tests {
 
     #[test]
     fn each_way_to_end() {
-        let whole =
-            Evidence { status: Some(200), streamed: true, framing_ended: true, terminated: true, ..Evidence::default() };
+        let whole = Evidence {
+            status: Some(200),
+            streamed: true,
+            framing_ended: true,
+            terminated: true,
+            ..Evidence::default()
+        };
         let cases = [
             (whole, Outcome::Ok),
             (Evidence { terminated: false, ..whole }, Outcome::Unterminated),
@@ -79,14 +85,20 @@ mod tests {
             (Evidence { error: true, ..whole }, Outcome::StreamError),
             (Evidence { error: true, streamed: false, ..whole }, Outcome::ServerError),
             (Evidence { abort: true, ..whole }, Outcome::AbortedByServer),
-            (Evidence { framing_ended: false, client_gone: true, connection_over: true, ..whole }, Outcome::AbortedByClient),
+            (
+                Evidence { framing_ended: false, client_gone: true, connection_over: true, ..whole },
+                Outcome::AbortedByClient,
+            ),
             (Evidence { framing_ended: false, connection_over: true, ..whole }, Outcome::AbortedByServer),
             (Evidence { framing_ended: false, connection_over: true, lost: true, ..whole }, Outcome::Unknown),
             (Evidence { status: Some(429), ..whole }, Outcome::Rejected),
             (Evidence { status: Some(503), ..whole }, Outcome::Rejected),
             (Evidence { status: Some(400), ..whole }, Outcome::ClientError),
             (Evidence { status: Some(500), ..whole }, Outcome::ServerError),
-            (Evidence { status: None, client_gone: true, connection_over: true, ..whole }, Outcome::AbortedByClient),
+            (
+                Evidence { status: None, client_gone: true, connection_over: true, ..whole },
+                Outcome::AbortedByClient,
+            ),
             (Evidence { status: None, framing_ended: false, ..whole }, Outcome::Unknown),
         ];
         for (evidence, outcome) in cases {

@@ -16,7 +16,8 @@ fn seconds(nanos: u64) -> f64 {
 /// Builds the record. Who the process is, and where, is not known here: enrichment adds it.
 pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
     let start = exchange.times.request_start;
-    let after = |time: Option<u64>| time.map(|time| round(time.wrapping_sub(start).cast_signed() as f64 / 1e9));
+    let after =
+        |time: Option<u64>| time.map(|time| round(time.wrapping_sub(start).cast_signed() as f64 / 1e9));
     let times = exchange.times;
     let is_stream = exchange.is_stream();
     let streamed = exchange.evidence.streamed;
@@ -90,7 +91,11 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         tokens,
         queue: Queue {
             // The tracepoint may come late, or not at all: never negative.
-            accept: connected.zip(accepted).and_then(|(from, to)| to.checked_sub(from)).map(seconds).map(round),
+            accept: connected
+                .zip(accepted)
+                .and_then(|(from, to)| to.checked_sub(from))
+                .map(seconds)
+                .map(round),
             socket: times.arrived.and_then(|arrived| start.checked_sub(arrived)).map(seconds).map(round),
             dispatch: None,
             engine: exchange.queue,

@@ -24,7 +24,8 @@ impl Counts {
         if bears {
             self.events += 1;
             if self.events == 1 {
-                self.first = if facts.ids > 0 { Some(facts.ids) } else { facts.usage.output.filter(|n| *n > 0) };
+                self.first =
+                    if facts.ids > 0 { Some(facts.ids) } else { facts.usage.output.filter(|n| *n > 0) };
             }
         }
         if facts.usage.is_some() {
@@ -57,14 +58,14 @@ impl Counts {
     /// The best source's counts.
     pub(super) fn best(&self) -> Tokens {
         if self.usage.is_some() {
-            let source =
-                if self.usage_is_final { TokenSource::Usage } else { TokenSource::UsagePartial };
+            let source = if self.usage_is_final { TokenSource::Usage } else { TokenSource::UsagePartial };
             return disjoint(self.usage, source);
         }
         if self.engine.is_some() {
             return disjoint(self.engine, TokenSource::Engine);
         }
-        let counted = |output, source| Tokens { output: Some(output), source: Some(source), ..Tokens::default() };
+        let counted =
+            |output, source| Tokens { output: Some(output), source: Some(source), ..Tokens::default() };
         if self.ids > 0 {
             counted(self.ids, TokenSource::Ids)
         } else if self.events > 0 {
@@ -77,7 +78,8 @@ impl Counts {
 
 /// APIs report totals with their parts beside them; ours are disjoint.
 fn disjoint(usage: Usage, source: TokenSource) -> Tokens {
-    let rest = |total: Option<u64>, part: Option<u64>| total.map(|total| total.saturating_sub(part.unwrap_or(0)));
+    let rest =
+        |total: Option<u64>, part: Option<u64>| total.map(|total| total.saturating_sub(part.unwrap_or(0)));
     Tokens {
         input: rest(usage.input, usage.input_cached),
         input_cached: usage.input_cached,

@@ -1,15 +1,13 @@
 //! Loads the object, attaches its programs, and hands out what is read and written while it runs.
 
-use std::{
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
-};
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapData, MapError, ProgramArray, RingBuf},
     programs::{Program, ProgramError, RawTracePoint, TracePoint},
 };
+use aya_log::EbpfLogger;
 use thiserror::Error;
 use tracing::warn;
 
@@ -83,6 +81,7 @@ pub struct Kernel {
     counters: Counters,
     report: Vec<Probe>,
     ebpf: Ebpf,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The kernel empties a program array when nobody in user space holds it any more.
     _tail_calls: [ProgramArray<MapData>; 3],
 }
@@ -105,8 +104,11 @@ impl Kernel {
         let tables = Tables::take(&mut ebpf)?;
         let counters = Counters::take(&mut ebpf)?;
         let tail_calls = tail_calls(&mut ebpf)?;
+        let logger =
+            EbpfLogger::init(&mut ebpf).inspect_err(|error| warn!(%error, "the kernel side cannot log")).ok();
+        let report = Vec::new();
         let mut kernel =
-            Self { watch, tables, ring, counters, report: Vec::new(), ebpf, _tail_calls: tail_calls };
+            Self { watch, tables, ring, counters, report, ebpf, logger, _tail_calls: tail_calls };
         kernel.attach(options)?;
         Ok(kernel)
     }
@@ -151,11 +153,6 @@ impl Kernel {
         ring::wait(self.ring.as_fd(), timeout);
     }
 
-    /// Descriptor that becomes readable when the ring should be read.
-    pub fn ring_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
-    }
-
     /// Counters, summed over CPUs.
     pub fn counts(&self) -> Counts {
         self.counters.read()
@@ -178,9 +175,11 @@ impl Kernel {
             .collect()
     }
 
-    /// The loaded object, for its log.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// Passes on what the kernel side logged.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
     }
 
     /// Detaches every probe: first the entry of system calls, last the exit of processes.
@@ -206,6 +205,9 @@ fn object(options: &Options, tracefs: &Path) -> Result<Ebpf, LoadError> {
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
+    // Levels of the `log` crate: 4 is debug, 2 warnings and errors.
+    let level: u8 = if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 2 };
+    loader.override_global(aya_log::LEVEL, &level, false);
     loader.map_max_entries("RING", options.ring_bytes);
     Ok(loader.load(OBJECT)?)
 }

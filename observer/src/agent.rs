@@ -1,0 +1,319 @@
+//! The agent: wires the rooms together, and is the only place that starts threads and tasks.
+//!
+//! One thread captures, decodes and updates metrics; the async runtime serves. What they share: the metrics
+//! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use observer_ebpf::Counter;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{
+    capture::{Capture, Sink, monotonic},
+    config::Config,
+    discover::Process,
+    enrich::{Identities, Identity},
+    exchange::Observation,
+    export::prometheus::{RequestMetrics, exporter},
+    kernel::{LoadError, Options, ProbeMode},
+    recording::{
+        file::{Content, WriteError, Writer},
+        mask::Masker,
+    },
+    serve::{RequestFeed, ServeError, Server, Sources},
+    telemetry::{AgentStats, Probe},
+};
+
+/// Finished requests that a slow follower may lag behind.
+const FEED: usize = 4096;
+
+/// Why the agent ended.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The probes do not run here.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The HTTP endpoint does not.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A metric definition was refused.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The runtime, a thread or a signal handler could not be had.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// The thread that captures died.
+    #[error("the capture thread died; its last message says why")]
+    Died,
+    /// The recording could not be written.
+    #[error("cannot write the recording {path}: {reason}")]
+    Recording {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+type Statistics = Arc<Mutex<AgentStats>>;
+
+/// What the capture thread tells to.
+struct Observer {
+    identities: Identities,
+    node: String,
+    metrics: RequestMetrics,
+    feed: RequestFeed,
+    statistics: Statistics,
+}
+
+impl Sink for Observer {
+    fn process(&mut self, tgid: u32, process: &Process) {
+        let identity = Identity {
+            node: self.node.clone(),
+            container: process.container(),
+            process: process.name.clone(),
+            ..Identity::default()
+        };
+        self.identities.insert(tgid, identity);
+    }
+
+    fn process_gone(&mut self, tgid: u32) {
+        self.identities.remove(tgid);
+        let identities = &self.identities;
+        self.metrics.retain(|identity| identities.has_container_of(identity));
+    }
+
+    fn observation(&mut self, mut observation: Observation) {
+        if let Observation::Finished { record, .. } = &mut observation {
+            self.identities.fill(record);
+            if let Err(error) = self.feed.publish(record) {
+                warn!(%error, "a request record cannot be written as JSON");
+            }
+        }
+        self.metrics.observe(&observation, &self.identities);
+    }
+
+    fn undecoded(&mut self, tgid: u32, cause: &'static str, bytes: u64) {
+        let identity = Arc::clone(self.identities.of(tgid));
+        self.metrics.undecoded(&identity, cause, bytes);
+    }
+
+    fn housekeeping(&mut self, capture: &Capture) {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics(capture);
+    }
+}
+
+fn statistics(capture: &Capture) -> AgentStats {
+    let counts = capture.kernel.counts();
+    let missed: BTreeMap<_, _> = capture.kernel.missed().into_iter().collect();
+    let stats = capture.pipeline.stats();
+    let mut kernel = AgentStats::default().kernel;
+    for counter in Counter::ALL {
+        kernel[counter as usize] = counts.get(counter);
+    }
+    AgentStats {
+        kernel,
+        received: stats.received + capture.malformed,
+        decoded: stats.decoded,
+        dropped: BTreeMap::from([
+            ("malformed", capture.malformed),
+            ("connection_table_full", stats.dropped_table_full),
+        ]),
+        connections: capture.pipeline.connections(),
+        probes: capture
+            .kernel
+            .report()
+            .iter()
+            .map(|probe| Probe {
+                name: probe.name.to_owned(),
+                attached: probe.mode == ProbeMode::Attached,
+                missed: missed.get(probe.name).copied().unwrap_or(0),
+            })
+            .collect(),
+    }
+}
+
+fn start_capture(config: &Config) -> Result<Capture, LoadError> {
+    let options = Options { ring_bytes: config.capture.ring_bytes, arrival: config.capture.arrival };
+    let processes = config.capture.processes.clone();
+    let scope = Box::new(move |process: &Process| processes.admits(&process.name));
+    let capture = Capture::start(&options, config.limits.connections, scope)?;
+    for probe in capture.kernel.report() {
+        match probe.mode {
+            ProbeMode::Attached => info!("probe {probe}"),
+            ProbeMode::Missing { .. } => warn!("probe {probe}"),
+        }
+    }
+    Ok(capture)
+}
+
+/// Observes this node until SIGINT or SIGTERM.
+///
+/// # Errors
+/// [`AgentError`]: what could not be started, or died.
+pub fn run(config: &Config) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(agent(config))
+}
+
+async fn agent(config: &Config) -> Result<(), AgentError> {
+    // The port is taken first: an agent that nobody can ask should not observe.
+    let server = Server::bind(config.listen).await?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (metrics, scrape) = exporter(&config.metrics)?;
+    let feed = RequestFeed::new(FEED);
+    let statistics = Statistics::default();
+    let observer = Observer {
+        identities: Identities::on_node(&config.node),
+        node: config.node.clone(),
+        metrics,
+        feed: feed.clone(),
+        statistics: Arc::clone(&statistics),
+    };
+    let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let thread = capture_thread(config, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
+    info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1/requests");
+
+    let sources = Sources {
+        metrics: Arc::new(move || {
+            let stats = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            scrape.gather(monotonic(), &stats).map_err(|error| error.to_string())
+        }),
+        ready,
+        requests: feed,
+    };
+    let served = server
+        .run(sources, async move {
+            tokio::select! {
+                _ = interrupt.recv() => info!("SIGINT: stopping"),
+                _ = terminate.recv() => info!("SIGTERM: stopping"),
+                _ = end => {}
+            }
+            // Detaching begins while the last answers are still being written.
+            stop.store(true, Ordering::Relaxed);
+        })
+        .await;
+    thread.join().map_err(|_panic| AgentError::Died)??;
+    Ok(served?)
+}
+
+fn capture_thread(
+    config: &Config,
+    mut observer: Observer,
+    ready: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    ended: tokio::sync::oneshot::Sender<()>,
+) -> io::Result<JoinHandle<Result<(), LoadError>>> {
+    let config = config.clone();
+    thread::Builder::new().name("capture".into()).spawn(move || {
+        // Dropped whichever way this thread ends, and then the agent ends, too.
+        let _ended = ended;
+        let mut capture = start_capture(&config)?;
+        capture.backfill(&mut observer);
+        observer.housekeeping(&capture);
+        ready.store(true, Ordering::Relaxed);
+        while !stop.load(Ordering::Relaxed) {
+            capture.turn(&mut observer);
+        }
+        ready.store(false, Ordering::Relaxed);
+        capture.stop(&mut observer);
+        Ok(())
+    })
+}
+
+/// Writes what is told into a recording.
+struct Recorder {
+    writer: Writer<io::BufWriter<std::fs::File>>,
+    masker: Option<Masker>,
+    failed: Option<String>,
+}
+
+impl Sink for Recorder {
+    fn record(&mut self, raw: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
+        let written = match &mut self.masker {
+            None => self.writer.write(raw),
+            Some(masker) => {
+                let mut masked = raw.to_vec();
+                match masker.mask(&mut masked) {
+                    Ok(()) => self.writer.write(&masked),
+                    Err(malformed) => {
+                        warn!(%malformed, "a record that cannot be masked is left out");
+                        Ok(())
+                    }
+                }
+            }
+        };
+        self.failed = written.err().map(|error: WriteError| error.to_string());
+    }
+}
+
+/// Records this node into a file, until SIGINT, SIGTERM or the given time; how many records were written.
+///
+/// # Errors
+/// [`AgentError`]: what could not be started or written.
+pub fn record(
+    config: &Config,
+    path: &std::path::Path,
+    with_content: bool,
+    duration: Option<Duration>,
+) -> Result<u64, AgentError> {
+    let failed = |reason: String| AgentError::Recording { path: path.to_owned(), reason };
+    let content = if with_content { Content::Included } else { Content::Masked };
+    let stop = stop_on_signals()?;
+    let mut capture = start_capture(config)?;
+    let writer = Writer::create(path, content, false).map_err(|error| failed(error.to_string()))?;
+    let masker = (!with_content).then(Masker::new);
+    let mut recorder = Recorder { writer, masker, failed: None };
+    capture.backfill(&mut recorder);
+    let end = duration.map(|duration| monotonic().saturating_add(duration.as_nanos() as u64));
+    while !stop.load(Ordering::Relaxed)
+        && recorder.failed.is_none()
+        && end.is_none_or(|end| monotonic() < end)
+    {
+        capture.turn(&mut recorder);
+    }
+    capture.stop(&mut recorder);
+    if let Some(reason) = recorder.failed {
+        return Err(failed(reason));
+    }
+    let records = recorder.writer.records();
+    recorder.writer.finish().map_err(|error| failed(error.to_string()))?;
+    Ok(records)
+}
+
+/// A flag that SIGINT and SIGTERM set.
+fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        flag.store(true, Ordering::Relaxed);
+    })?;
+    Ok(stop)
+}

@@ -1,0 +1,47 @@
+//! Replays a recording through the core.
+
+use std::path::Path;
+
+use crate::{
+    exchange::{Observation, RequestRecord},
+    pipeline::{Pipeline, Stats},
+    recording::file::{ReadError, Reader},
+};
+
+/// Connections that a replay remembers.
+const CONNECTIONS: usize = 1 << 20;
+
+/// Hands each finished exchange of a recording to `sink`, in the order in which they ended.
+///
+/// # Errors
+/// [`ReadError`]; what was read before it has been handed out.
+pub fn replay(path: &Path, mut sink: impl FnMut(RequestRecord)) -> Result<Stats, ReadError> {
+    let mut reader = Reader::open(path)?;
+    let mut pipeline = Pipeline::new(CONNECTIONS);
+    let mut time = 0;
+    let outcome = loop {
+        match reader.read() {
+            Ok(Some(record)) => {
+                time = record.header().time.max(time);
+                pipeline.handle_record(&record);
+                drain(&mut pipeline, &mut sink);
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    pipeline.finish(time);
+    drain(&mut pipeline, &mut sink);
+    outcome.map(|()| pipeline.stats())
+}
+
+fn drain(pipeline: &mut Pipeline, sink: &mut impl FnMut(RequestRecord)) {
+    while pipeline.poll_verdict().is_some() {}
+    while pipeline.poll_ended().is_some() {}
+    while pipeline.poll_undecoded().is_some() {}
+    while let Some(observation) = pipeline.poll_observation() {
+        if let Observation::Finished { record, .. } = observation {
+            sink(*record);
+        }
+    }
+}
