@@ -1,6 +1,10 @@
 //! Process lifecycle: watch bytes follow forks and end with their process.
 
-use aya_ebpf::{helpers::bpf_get_current_comm, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    helpers::bpf_get_current_comm,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
 use aya_log_ebpf::debug;
 use observer_ebpf::{Exec, Exit, Kind, Oom, exit_flags, watch};
 
@@ -32,8 +36,10 @@ pub fn sched_process_fork(ctx: TracePointContext) -> u32 {
 }
 
 /// Descriptors marked close-on-exec go without a `close`: what was bound before is not trusted after.
-#[tracepoint(category = "sched", name = "sched_process_exec")]
-pub fn sched_process_exec(ctx: TracePointContext) -> u32 {
+///
+/// Raw, as the next one, because no field is needed: both fire in the context of the process they are about.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let (tgid, _) = scope::current();
     let Some(byte) = watch_byte(tgid) else { return 0 };
     // SAFETY: points into a map value.
@@ -51,8 +57,8 @@ pub fn sched_process_exec(ctx: TracePointContext) -> u32 {
 }
 
 /// Fires for each thread. The process is gone when the kernel says so, or when user space has looked.
-#[tracepoint(category = "sched", name = "sched_process_exit")]
-pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = scope::current();
     let Some(byte) = watch_byte(tgid) else { return 0 };
     // SAFETY: points into a map value.
@@ -65,9 +71,10 @@ pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
         // SAFETY: points into a map value. The id was this thread's; its byte came with the fork.
         unsafe { core::ptr::write_volatile(thread, 0) };
     }
-    let offset = read::EXIT_GROUP_DEAD();
-    let group_dead = if offset == ABSENT { 0u8 } else { field(&ctx, offset) };
-    if group_dead == 0 && (offset != ABSENT || tid != tgid) {
+    // The second argument of the tracepoint, on kernels whose format has the field.
+    let told = read::EXIT_GROUP_DEAD() != ABSENT;
+    let group_dead = if told { ctx.arg::<u64>(1) & 1 } else { 0 };
+    if group_dead == 0 && (told || tid != tgid) {
         return 0;
     }
     if group_dead != 0 {

@@ -1,15 +1,18 @@
 //! Loads the object, attaches its programs, and hands out what is read and written while it runs.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{os::fd::AsFd as _, path::Path, thread};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapData, MapError, ProgramArray, RingBuf},
-    programs::{Program, ProgramError, RawTracePoint, TracePoint},
+    programs::{
+        Program, ProgramError, RawTracePoint, TracePoint, raw_trace_point::RawTracePointLink,
+        trace_point::TracePointLink,
+    },
 };
 use aya_log::EbpfLogger;
 use thiserror::Error;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     counters::{Counters, Counts},
@@ -80,6 +83,8 @@ pub struct Kernel {
     ring: RingBuf<MapData>,
     counters: Counters,
     report: Vec<Probe>,
+    /// In the order of [`ATTACHMENTS`].
+    links: Vec<Option<Link>>,
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The kernel empties a program array when nobody in user space holds it any more.
@@ -106,9 +111,9 @@ impl Kernel {
         let tail_calls = tail_calls(&mut ebpf)?;
         let logger =
             EbpfLogger::init(&mut ebpf).inspect_err(|error| warn!(%error, "the kernel side cannot log")).ok();
-        let report = Vec::new();
+        let (report, links) = (Vec::new(), Vec::new());
         let mut kernel =
-            Self { watch, tables, ring, counters, report, ebpf, logger, _tail_calls: tail_calls };
+            Self { watch, tables, ring, counters, report, links, ebpf, logger, _tail_calls: tail_calls };
         kernel.attach(options)?;
         Ok(kernel)
     }
@@ -121,12 +126,15 @@ impl Kernel {
             } else {
                 attach(&mut self.ebpf, program, attachment.hook)
             };
-            let mode = match (outcome, attachment.without) {
-                (Ok(()), _) => ProbeMode::Attached,
+            let (mode, link) = match (outcome, attachment.without) {
+                (Ok(link), _) => (ProbeMode::Attached, Some(link)),
                 (Err(Refused::Program(source)), None) => return Err(LoadError::Program { program, source }),
-                (Err(reason), Some(without)) => ProbeMode::Missing { without, reason: reason.to_string() },
+                (Err(reason), Some(without)) => {
+                    (ProbeMode::Missing { without, reason: reason.to_string() }, None)
+                }
                 (Err(Refused::Absent | Refused::Off), None) => return Err(LoadError::Absent(program)),
             };
+            self.links.push(link);
             self.report.push(Probe { name: program, mode });
         }
         Ok(())
@@ -182,21 +190,28 @@ impl Kernel {
         }
     }
 
-    /// Detaches every probe: first the entry of system calls, last the exit of processes.
+    /// Detaches every probe: first the entry of system calls, then their exit, then the rest.
     pub fn detach(mut self) {
-        for attachment in ATTACHMENTS.iter().rev() {
-            let outcome = match self.ebpf.program_mut(attachment.program) {
-                Some(Program::RawTracePoint(program)) => program.unload(),
-                Some(Program::TracePoint(program)) => program.unload(),
-                _ => Ok(()),
-            };
-            if let Err(error) = outcome
-                && !matches!(error, ProgramError::NotLoaded)
-            {
-                warn!(program = attachment.program, %error, "cannot detach; the process's end will");
+        // For each perf event the kernel waits until no CPU can be in its program: all at once.
+        thread::scope(|scope| {
+            for (attachment, link) in ATTACHMENTS.iter().zip(self.links.drain(..)).rev() {
+                match link {
+                    Some(Link::Raw(link)) => drop(link),
+                    Some(Link::Perf(link)) => {
+                        scope.spawn(move || drop(link));
+                    }
+                    None => {}
+                }
+                debug!(program = attachment.program, "detached");
             }
-        }
+        });
     }
+}
+
+/// What keeps a program attached.
+enum Link {
+    Raw(RawTracePointLink),
+    Perf(TracePointLink),
 }
 
 fn object(options: &Options, tracefs: &Path) -> Result<Ebpf, LoadError> {
@@ -224,37 +239,33 @@ fn raise_memlock() {
     }
 }
 
+#[derive(Debug, Error)]
 enum Refused {
-    Program(ProgramError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error("not in the object")]
     Absent,
+    #[error("turned off by capture.arrival")]
     Off,
 }
 
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Program(error) => error.fmt(f),
-            Self::Absent => f.write_str("not in the object"),
-            Self::Off => f.write_str("turned off by capture.arrival"),
-        }
-    }
-}
-
-fn attach(ebpf: &mut Ebpf, program: &str, hook: Hook) -> Result<(), Refused> {
+fn attach(ebpf: &mut Ebpf, program: &str, hook: Hook) -> Result<Link, Refused> {
     let program = ebpf.program_mut(program).ok_or(Refused::Absent)?;
-    match hook {
+    let link = match hook {
         Hook::Raw(name) => {
-            let program: &mut RawTracePoint = program.try_into().map_err(Refused::Program)?;
-            program.load().map_err(Refused::Program)?;
-            program.attach(name).map_err(Refused::Program)?;
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            let id = program.attach(name)?;
+            Link::Raw(program.take_link(id)?)
         }
         Hook::Perf(category, name) => {
-            let program: &mut TracePoint = program.try_into().map_err(Refused::Program)?;
-            program.load().map_err(Refused::Program)?;
-            program.attach(category, name).map_err(Refused::Program)?;
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            let id = program.attach(category, name)?;
+            Link::Perf(program.take_link(id)?)
         }
-    }
-    Ok(())
+    };
+    Ok(link)
 }
 
 /// Loads the programs that are tail-called, and fills the tables that they are called from.

@@ -53,7 +53,7 @@ pub(super) struct Attachment {
 pub(super) const ATTACHMENTS: &[Attachment] = &[
     Attachment {
         program: "sched_process_exit",
-        hook: Hook::Perf("sched", "sched_process_exit"),
+        hook: Hook::Raw("sched_process_exit"),
         without: Some("exits are found by looking at /proc"),
     },
     Attachment {
@@ -63,7 +63,7 @@ pub(super) const ATTACHMENTS: &[Attachment] = &[
     },
     Attachment {
         program: "sched_process_exec",
-        hook: Hook::Perf("sched", "sched_process_exec"),
+        hook: Hook::Raw("sched_process_exec"),
         without: Some("a process that replaces its program keeps its old identity"),
     },
     Attachment {
