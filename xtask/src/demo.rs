@@ -70,7 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let demo = Demo { observer: target()?.join("release/observer"), folder: state().join("demo") };
     fs::create_dir_all(&demo.folder).with_context(|| demo.folder.display().to_string())?;
 
-    port_is_free(AGENT_PORT).context("the agent's port")?;
+    port_is_free(AGENT_PORT).context("the agent needs it")?;
+    port_is_free(options.port).context("the engine needs it; --port chooses another")?;
     let mut engine = Engine::start(options.port, &demo.folder.join("engine.log"), &stop)?;
     let mut agent = demo.agent(&stop)?;
     let done = if options.once {
@@ -152,6 +153,8 @@ impl Demo {
         // Each run has its own names, so that a record of an earlier one is never taken for one of this.
         let prefix = format!("demo-{}", std::process::id());
         let client = self.folder.join("client.jsonl");
+        // An earlier run's lines must not count as this one's.
+        fs::write(&client, []).with_context(|| format!("cannot write {}", client.display()))?;
         let mut load = load_of(engine, &prefix)?;
         load.args(["--requests", &REQUESTS.to_string(), "--concurrency", &CONCURRENCY.to_string()]);
         load.arg("--out").arg(&client);

@@ -34,7 +34,6 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts the engine on loopback and waits until its model is loaded.
     pub(crate) fn start(port: u16, log: &Path, stop: &Stop) -> Result<Self> {
-        port_is_free(port)?;
         let model = model()?;
         let (port_text, slots) = (port.to_string(), SLOTS.to_string());
         // Half of the machine: the client, the agent and the rest need some of it.
@@ -70,7 +69,7 @@ impl Engine {
 pub(crate) fn port_is_free(port: u16) -> Result<()> {
     TcpListener::bind(("127.0.0.1", port))
         .map(drop)
-        .with_context(|| format!("port {port} of 127.0.0.1 cannot be used; --port chooses the engine's"))
+        .with_context(|| format!("port {port} of 127.0.0.1 cannot be used; `ss -ltnp` shows who has it"))
 }
 
 /// Whether a GET of `url` is answered with 2xx.
