@@ -131,6 +131,7 @@ fn gather(s: &mut Scratch, want: u64) {
         let scratch = core::ptr::from_mut(s);
         // SAFETY: one live reference; volatile so that the state is loaded and stored in each turn.
         let v = |field: *mut u64| unsafe { core::ptr::read_volatile(field) };
+        // SAFETY: as above.
         let set = |field: *mut u64, value: u64| unsafe { core::ptr::write_volatile(field, value) };
         // SAFETY: fields of a live value.
         let (filled_at, done_at, length_at, skip_at, base_at, index_at) = unsafe {

@@ -117,8 +117,8 @@ pub fn tcp_probe(ctx: TracePointContext) -> u32 {
     }
     let key: u64 = field(&ctx, read::PROBE_SOCKET());
     let Some(socket) = SOCKETS.get_ptr_mut(key) else { return 0 };
-    // SAFETY: points into a map value.
     let reads = match READERS.get_ptr(key) {
+        // SAFETY: points into a map value.
         Some(reader) => unsafe { core::ptr::read_volatile(&raw const (*reader).reads) },
         None => 0,
     };

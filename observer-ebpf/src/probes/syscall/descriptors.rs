@@ -1,0 +1,120 @@
+//! Which socket a descriptor is, from its first read to its close.
+
+use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, watch};
+
+use crate::{
+    emit::{self, count},
+    maps::{Binding, FDS, READERS, RECEIVED, Reader, SENT, SOCKETS, Scratch, Side},
+    scope::{descriptor, watched},
+};
+
+const NEW: Side =
+    Side { position: 0, since_turn: 0, copied: 0, calls: 0, other_calls: 0, scope: 0, mismatches: 0 };
+
+/// Forgets a descriptor, and says so if it was bound.
+#[inline(always)]
+pub fn unbind(tgid: u32, fd: i32) {
+    let key = descriptor(tgid, fd);
+    let Some(binding) = FDS.get_ptr(key) else { return };
+    // SAFETY: points into a map value.
+    let connection = unsafe { (*binding).connection };
+    let _ = FDS.remove(key);
+    if connection != 0 {
+        emit::lifecycle(&Close {
+            header: emit::header::<Close>(Kind::Close),
+            connection,
+            received: position(connection, Direction::Received),
+            sent: position(connection, Direction::Sent),
+            fd,
+            _pad: 0,
+        });
+    }
+}
+
+/// Bytes that moved so far.
+#[inline(always)]
+pub fn position(connection: u64, direction: Direction) -> u64 {
+    let side = match direction {
+        Direction::Received => RECEIVED.get_ptr(connection),
+        Direction::Sent => SENT.get_ptr(connection),
+    };
+    // SAFETY: points into a map value.
+    side.map_or(0, |side| unsafe { (*side).position })
+}
+
+#[inline(always)]
+pub fn ended(connection: u64, direction: Direction, errno: i64) {
+    emit::lifecycle(&Ended {
+        header: emit::header::<Ended>(Kind::Ended),
+        connection,
+        position: position(connection, direction),
+        errno: errno as i32,
+        direction: direction as u8,
+        _pad: [0; 3],
+    });
+}
+
+#[inline(always)]
+pub fn bind(tgid: u32, fd: i32, connection: u64, socket: u64, accepted: u64, flags: u32) {
+    let exec = u32::from(watched(tgid) & watch::EXEC_MASK);
+    let binding = Binding { connection, socket, accepted, flags, exec };
+    if FDS.insert(descriptor(tgid, fd), binding, 0).is_err() {
+        count(Counter::TableFull, 1);
+    }
+}
+
+/// Binds the descriptor to the socket that this read delivered from, and says so.
+#[inline(always)]
+pub fn open(tgid: u32, tid: u32, s: &mut Scratch, time: u64) {
+    let connection = s.call.cookie;
+    // Data that another process already read keeps its state: EEXIST is fine.
+    if RECEIVED.get_ptr(connection).is_none() && RECEIVED.insert(connection, NEW, 1).is_err()
+        || SENT.get_ptr(connection).is_none() && SENT.insert(connection, NEW, 1).is_err()
+    {
+        count(Counter::TableFull, 1);
+    }
+    let reader = Reader { connection, reads: 0 };
+    if READERS.get_ptr(s.call.socket).is_none() && READERS.insert(s.call.socket, reader, 0).is_err() {
+        count(Counter::TableFull, 1);
+    }
+    bind(tgid, s.call.fd, connection, s.call.socket, s.call.accepted, 0);
+    let connected = match SOCKETS.get_ptr(s.call.socket) {
+        // SAFETY: points into a map value.
+        Some(socket) => unsafe { (*socket).connected },
+        None => 0,
+    };
+    emit::lifecycle(&Open {
+        header: Header {
+            kind: Kind::Open as u32,
+            length: core::mem::size_of::<Open>() as u32,
+            time,
+            tgid,
+            tid,
+        },
+        connection,
+        connected,
+        accepted: s.call.accepted,
+        fd: s.call.fd,
+        family: s.call.family,
+        local_port: s.call.local_port,
+        remote_port: s.call.remote_port,
+        _pad: [0; 6],
+        local: s.call.local,
+        remote: s.call.remote,
+    });
+}
+
+/// When the oldest data of this read arrived; 0 if not known. Counts the read.
+#[inline(always)]
+pub fn arrival(socket: u64) -> u64 {
+    let Some(reader) = READERS.get_ptr_mut(socket) else { return 0 };
+    // SAFETY: points into a map value; readers of one socket take turns.
+    let reads = unsafe { (*reader).reads };
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(&raw mut (*reader).reads, reads + 1) };
+    match SOCKETS.get_ptr(socket) {
+        // SAFETY: points into a map value.
+        Some(socket) if unsafe { (*socket).reads } == reads => unsafe { (*socket).arrived },
+        _ => 0,
+    }
+}
