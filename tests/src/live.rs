@@ -42,8 +42,8 @@ pub fn privileged() -> bool {
 pub struct Seen {
     /// Finished exchanges.
     pub records: Vec<RequestRecord>,
-    /// Observations by kind.
-    pub started: usize,
+    /// When each exchange that was seen to start did: the origin of its clocks, monotonic nanoseconds.
+    pub started: HashMap<String, u64>,
     /// Deliveries.
     pub deliveries: usize,
     /// Raw records by process and kind, with the data records' covered and captured bytes.
@@ -132,7 +132,9 @@ impl Sink for Collect {
     fn observation(&mut self, observation: Observation) {
         let mut seen = self.0.lock().expect("collector");
         match observation {
-            Observation::Started { .. } => seen.started += 1,
+            Observation::Started { id, time, .. } => {
+                seen.started.insert(id.to_string(), time);
+            }
             Observation::Delivered { .. } => seen.deliveries += 1,
             Observation::Finished { record, .. } => seen.records.push(*record),
             Observation::Requested { .. } | Observation::Phase { .. } => {}

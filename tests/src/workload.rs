@@ -12,6 +12,18 @@ pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
+/// The virtual environment with the requirements of `tests/python`; `cargo xtask test` makes it.
+pub fn venv() -> PathBuf {
+    let made = folder("../target/xtask/venv");
+    let venv = std::env::var_os("OBSERVER_VENV").map_or(made, PathBuf::from);
+    assert!(
+        venv.join("bin/python").exists(),
+        "no virtual environment at {}: run `cargo xtask test`, or set OBSERVER_VENV",
+        venv.display()
+    );
+    venv
+}
+
 /// A child that is killed when it goes out of scope.
 pub struct Workload {
     child: Child,
@@ -22,6 +34,13 @@ impl Workload {
     /// Starts a script of `tests/python` with the system's Python. Its first line of output is waited for.
     pub fn script(script: &str, args: &[&str]) -> (Self, String) {
         let mut command = Command::new("python3");
+        command.arg("-u").arg(folder("python").join(script)).args(args);
+        Self::start(command)
+    }
+
+    /// Starts a script of `tests/python` with the Python that has its requirements.
+    pub fn venv_script(script: &str, args: &[&str]) -> (Self, String) {
+        let mut command = Command::new(venv().join("bin/python"));
         command.arg("-u").arg(folder("python").join(script)).args(args);
         Self::start(command)
     }

@@ -58,9 +58,11 @@ pub(super) fn judge(evidence: &Evidence) -> Outcome {
         Some(_) if error && streamed => Outcome::StreamError,
         Some(_) if error => Outcome::ServerError,
         Some(_) if abort => Outcome::AbortedByServer,
+        // Clients hang up at the terminator, before the last chunk of the framing: they have it all.
+        Some(_) if streamed && terminated => Outcome::Ok,
         Some(_) if !framing_ended => cut(),
-        Some(_) if streamed && !terminated && lost => Outcome::Unknown,
-        Some(_) if streamed && !terminated => Outcome::Unterminated,
+        Some(_) if streamed && lost => Outcome::Unknown,
+        Some(_) if streamed => Outcome::Unterminated,
         Some(_) => Outcome::Ok,
     }
 }
@@ -80,17 +82,30 @@ mod tests {
         };
         let cases = [
             (whole, Outcome::Ok),
+            (Evidence { framing_ended: false, client_gone: true, ..whole }, Outcome::Ok),
             (Evidence { terminated: false, ..whole }, Outcome::Unterminated),
             (Evidence { terminated: false, lost: true, ..whole }, Outcome::Unknown),
             (Evidence { error: true, ..whole }, Outcome::StreamError),
             (Evidence { error: true, streamed: false, ..whole }, Outcome::ServerError),
             (Evidence { abort: true, ..whole }, Outcome::AbortedByServer),
             (
-                Evidence { framing_ended: false, client_gone: true, connection_over: true, ..whole },
+                Evidence { terminated: false, framing_ended: false, client_gone: true, ..whole },
                 Outcome::AbortedByClient,
             ),
-            (Evidence { framing_ended: false, connection_over: true, ..whole }, Outcome::AbortedByServer),
-            (Evidence { framing_ended: false, connection_over: true, lost: true, ..whole }, Outcome::Unknown),
+            (
+                Evidence { terminated: false, framing_ended: false, connection_over: true, ..whole },
+                Outcome::AbortedByServer,
+            ),
+            (
+                Evidence {
+                    terminated: false,
+                    framing_ended: false,
+                    connection_over: true,
+                    lost: true,
+                    ..whole
+                },
+                Outcome::Unknown,
+            ),
             (Evidence { status: Some(429), ..whole }, Outcome::Rejected),
             (Evidence { status: Some(503), ..whole }, Outcome::Rejected),
             (Evidence { status: Some(400), ..whole }, Outcome::ClientError),

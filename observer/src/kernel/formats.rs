@@ -32,6 +32,23 @@ pub(super) fn offsets(tracefs: &Path) -> Vec<(&'static str, u32)> {
         .collect()
 }
 
+/// Fields without which a program is of no use.
+const NEEDED: [(&str, &str); 5] = [
+    ("tcp_probe", "PROBE_SOCKET"),
+    ("tcp_probe", "PROBE_LENGTH"),
+    ("tcp_rcv_space_adjust", "READ_SPORT"),
+    ("sched_process_fork", "FORK_CHILD"),
+    ("mark_victim", "OOM_PID"),
+];
+
+/// The field that a program needs and this kernel's tracepoint does not have.
+pub(super) fn missing(offsets: &[(&'static str, u32)], program: &str) -> Option<&'static str> {
+    let (_, global) = NEEDED.into_iter().find(|(needs, global)| {
+        *needs == program && offsets.iter().any(|(name, offset)| name == global && *offset == ABSENT)
+    })?;
+    OFFSETS.into_iter().find_map(|(name, _, field)| (name == global).then_some(field))
+}
+
 /// Finds `field:TYPE NAME[N];\toffset:N;` in a format file.
 fn offset(format: &str, field: &str) -> Option<u32> {
     format.lines().find_map(|line| {

@@ -1,6 +1,6 @@
 //! Loads the object, attaches its programs, and hands out what is read and written while it runs.
 
-use std::{os::fd::AsFd as _, path::Path, thread};
+use std::{os::fd::AsFd as _, thread};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -85,6 +85,7 @@ pub struct Kernel {
     report: Vec<Probe>,
     /// In the order of [`ATTACHMENTS`].
     links: Vec<Option<Link>>,
+    offsets: Vec<(&'static str, u32)>,
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The kernel empties a program array when nobody in user space holds it any more.
@@ -102,7 +103,8 @@ impl Kernel {
         }
         let tracefs = requirements::check()?;
         raise_memlock();
-        let mut ebpf = object(options, &tracefs)?;
+        let offsets = formats::offsets(&tracefs);
+        let mut ebpf = object(options, &offsets)?;
         let ring = RingBuf::try_from(take(&mut ebpf, "RING")?)
             .map_err(|source| LoadError::Map { map: "RING", source })?;
         let watch = WatchBytes::map(ebpf.map("WATCH").ok_or(LoadError::Absent("WATCH"))?)?;
@@ -112,8 +114,18 @@ impl Kernel {
         let logger =
             EbpfLogger::init(&mut ebpf).inspect_err(|error| warn!(%error, "the kernel side cannot log")).ok();
         let (report, links) = (Vec::new(), Vec::new());
-        let mut kernel =
-            Self { watch, tables, ring, counters, report, links, ebpf, logger, _tail_calls: tail_calls };
+        let mut kernel = Self {
+            watch,
+            tables,
+            ring,
+            counters,
+            report,
+            links,
+            offsets,
+            ebpf,
+            logger,
+            _tail_calls: tail_calls,
+        };
         kernel.attach(options)?;
         Ok(kernel)
     }
@@ -123,6 +135,8 @@ impl Kernel {
             let program = attachment.program;
             let outcome = if program == "tcp_probe" && !options.arrival {
                 Err(Refused::Off)
+            } else if let Some(field) = formats::missing(&self.offsets, program) {
+                Err(Refused::Field(field))
             } else {
                 attach(&mut self.ebpf, program, attachment.hook)
             };
@@ -132,7 +146,9 @@ impl Kernel {
                 (Err(reason), Some(without)) => {
                     (ProbeMode::Missing { without, reason: reason.to_string() }, None)
                 }
-                (Err(Refused::Absent | Refused::Off), None) => return Err(LoadError::Absent(program)),
+                (Err(Refused::Absent | Refused::Off | Refused::Field(_)), None) => {
+                    return Err(LoadError::Absent(program));
+                }
             };
             self.links.push(link);
             self.report.push(Probe { name: program, mode });
@@ -214,10 +230,9 @@ enum Link {
     Perf(TracePointLink),
 }
 
-fn object(options: &Options, tracefs: &Path) -> Result<Ebpf, LoadError> {
-    let offsets = formats::offsets(tracefs);
+fn object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
-    for (global, offset) in &offsets {
+    for (global, offset) in offsets {
         loader.override_global(global, offset, true);
     }
     // Levels of the `log` crate: 4 is debug, 2 warnings and errors.
@@ -247,6 +262,8 @@ enum Refused {
     Absent,
     #[error("turned off by capture.arrival")]
     Off,
+    #[error("the tracepoint has no field {0} on this kernel")]
+    Field(&'static str),
 }
 
 fn attach(ebpf: &mut Ebpf, program: &str, hook: Hook) -> Result<Link, Refused> {
