@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`.
 
 mod background;
+mod bench;
 mod command;
 mod demo;
 mod engine;
@@ -27,6 +28,8 @@ enum Command {
     Setup(setup::Options),
     /// Starts a real engine, observes it, sends it requests and shows what was seen.
     Demo(demo::Options),
+    /// What observing costs, as ratios measured side by side.
+    Bench(bench::Options),
     /// Format, lints, the rules of the architecture, dependencies.
     Lint(lint::Options),
     /// Everything that must hold: lints, tests, live kernel tests, the kernel matrix.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup(options) => setup::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),

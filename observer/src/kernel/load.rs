@@ -24,7 +24,7 @@ use super::{
     watch::WatchBytes,
 };
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-probes"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-probes"));
 
 /// What the loader may be told.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 //! In: the embedded object and a [`Options`]. Out: raw records ([`Kernel::poll`]), a report line per probe,
 //! counters. This is the only room besides `observer-ebpf` that may use `unsafe`.
 
+mod baseline;
 mod counters;
 mod formats;
 mod load;
@@ -13,6 +14,7 @@ mod ring;
 mod tables;
 mod watch;
 
+pub use baseline::EmptyPair;
 pub use counters::Counts;
 pub use load::{Kernel, LoadError, Options};
 pub use programs::{Probe, ProbeMode};

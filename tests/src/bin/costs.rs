@@ -1,0 +1,114 @@
+//! The workloads of `cargo xtask bench`, each a process of its own.
+//!
+//! - `costs loop N`: N one-byte writes to /dev/null; prints nanoseconds per call.
+//! - `costs empty-pair`: an empty raw tracepoint pair on all system calls, until its input ends.
+//! - `costs serve EVENTS`: answers each request with that many small events, one write each, as fast as it
+//!   can; prints its port, then for each request the CPU nanoseconds per event of its thread.
+//! - `costs drain PORT PATH BODY REQUESTS`: asks for streams one after the other; prints events per second.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use observer::{capture::monotonic, kernel::EmptyPair};
+use rustix::{
+    thread::{CpuSet, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["loop", count] => writes(count.parse()?),
+        ["empty-pair"] => empty_pair(),
+        ["serve", events] => serve(events.parse()?),
+        ["drain", port, path, body, requests] => drain(port.parse()?, path, body, requests.parse()?),
+        _ => bail!("usage: costs loop N | empty-pair | serve EVENTS | drain PORT PATH BODY REQUESTS"),
+    }
+}
+
+fn pin(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    Ok(sched_setaffinity(None, &cpus)?)
+}
+
+fn writes(count: u64) -> Result<()> {
+    pin(0)?;
+    let mut null = OpenOptions::new().write(true).open("/dev/null")?;
+    let begun = monotonic();
+    for _ in 0..count {
+        null.write_all(b"x")?;
+    }
+    println!("{}", (monotonic() - begun) as f64 / count as f64);
+    Ok(())
+}
+
+fn empty_pair() -> Result<()> {
+    let _pair = EmptyPair::attach()?;
+    println!("attached");
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// CPU time of this thread, nanoseconds: what probes take is in it, what other programs take is not.
+fn cpu_time() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+fn serve(events: u32) -> Result<()> {
+    pin(0)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?.port());
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut request = [0; 4096];
+        while stream.read(&mut request)? > 0 {
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            let event = "data: {\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1,\
+                         \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"logprobs\":null,\
+                         \"finish_reason\":null}]}\n\n";
+            let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+            let before = cpu_time();
+            for _ in 0..events {
+                stream.write_all(chunk.as_bytes())?;
+            }
+            println!("{}", (cpu_time() - before) as f64 / f64::from(events));
+            stream.write_all(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")?;
+        }
+    }
+}
+
+fn drain(port: u16, path: &str, body: &str, requests: u32) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let mut events = 0_u64;
+    let mut buffer = vec![0; 1 << 16];
+    let begun = monotonic();
+    for _ in 0..requests {
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut tail = Vec::new();
+        while !tail.ends_with(b"0\r\n\r\n") {
+            let read = stream.read(&mut buffer).context("response")?;
+            ensure!(read > 0, "the response ended early");
+            let bytes = buffer.get(..read).unwrap_or_default();
+            // A chunk may end anywhere in a read: events are counted by the byte that begins their JSON.
+            events += bytes.windows(2).filter(|pair| pair == b" {").count() as u64;
+            tail.extend_from_slice(bytes);
+            tail.drain(..tail.len().saturating_sub(5));
+        }
+    }
+    println!("{}", events as f64 * 1e9 / (monotonic() - begun) as f64);
+    Ok(())
+}
