@@ -93,22 +93,25 @@ fn drain(port: u16, path: &str, body: &str, requests: u32) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
     let begun = monotonic();
     for _ in 0..requests {
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        // One write: the server answers what it reads.
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
             body.len()
-        )?;
+        );
+        stream.write_all(request.as_bytes())?;
         let mut tail = Vec::new();
-        while !tail.ends_with(b"0\r\n\r\n") {
+        while !tail.ends_with(b"\r\n0\r\n\r\n") {
             let read = stream.read(&mut buffer).context("response")?;
             ensure!(read > 0, "the response ended early");
             let bytes = buffer.get(..read).unwrap_or_default();
             // A chunk may end anywhere in a read: events are counted by the byte that begins their JSON.
             events += bytes.windows(2).filter(|pair| pair == b" {").count() as u64;
             tail.extend_from_slice(bytes);
-            tail.drain(..tail.len().saturating_sub(5));
+            tail.drain(..tail.len().saturating_sub(7));
         }
     }
+    ensure!(events > 0, "no event came");
     println!("{}", events as f64 * 1e9 / (monotonic() - begun) as f64);
     Ok(())
 }
