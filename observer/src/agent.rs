@@ -28,6 +28,7 @@ use crate::{
     exchange::Observation,
     export::prometheus::{RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
+    pipeline::Limits,
     recording::{
         file::{Content, WriteError, Writer},
         mask::Masker,
@@ -127,6 +128,7 @@ fn statistics(capture: &Capture) -> AgentStats {
         kernel,
         received: stats.received + capture.malformed,
         decoded: stats.decoded,
+        evicted: stats.evicted,
         dropped: BTreeMap::from([
             ("malformed", capture.malformed),
             ("connection_table_full", stats.dropped_table_full),
@@ -149,7 +151,8 @@ fn start_capture(config: &Config) -> Result<Capture, LoadError> {
     let options = Options { ring_bytes: config.capture.ring_bytes, arrival: config.capture.arrival };
     let processes = config.capture.processes.clone();
     let scope = Box::new(move |process: &Process| processes.admits(&process.name));
-    let capture = Capture::start(&options, config.limits.connections, scope)?;
+    let limits = Limits { connections: config.limits.connections, bytes: config.limits.bytes };
+    let capture = Capture::start(&options, limits, scope)?;
     for probe in capture.kernel.report() {
         match probe.mode {
             ProbeMode::Attached => info!("probe {probe}"),

@@ -16,7 +16,7 @@ use crate::{
     discover::{Process, is_gone, listening},
     exchange::Observation,
     kernel::{Kernel, LoadError, Options},
-    pipeline::Pipeline,
+    pipeline::{Limits, Pipeline},
 };
 
 /// Records taken from the ring before anything else gets its turn.
@@ -86,11 +86,11 @@ impl Capture {
     ///
     /// # Errors
     /// [`LoadError`] if the probes cannot run here.
-    pub fn start(options: &Options, connections: usize, scope: Scope) -> Result<Self, LoadError> {
+    pub fn start(options: &Options, limits: Limits, scope: Scope) -> Result<Self, LoadError> {
         let kernel = Kernel::load(options)?;
         let capture = Self {
             kernel,
-            pipeline: Pipeline::new(connections),
+            pipeline: Pipeline::new(limits),
             malformed: 0,
             made: 0,
             processes: HashMap::new(),

@@ -20,6 +20,8 @@ pub struct Stats {
     pub dropped_table_full: u64,
     /// Of the decoded ones, those that came for a connection after its end, and told nothing new.
     pub late: u64,
+    /// Connections that were given up because all together held too much memory.
+    pub evicted: u64,
     /// Bytes whose records never came, by what the positions tell.
     pub lost_bytes: u64,
     /// Bytes that came twice.
@@ -31,12 +33,31 @@ struct Tracked {
     conversation: Conversation,
     /// The next record of this direction may start anywhere: received, sent.
     resume: [bool; 2],
+    /// Bytes of memory that the conversation held when it was last looked at.
+    held: usize,
+}
+
+/// How much the core may remember.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections.
+    pub connections: usize,
+    /// Bytes of memory that all of them together may hold.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 16_384, bytes: 256 << 20 }
+    }
 }
 
 /// The core.
 pub struct Pipeline {
     connections: HashMap<u64, Tracked>,
-    limit: usize,
+    limits: Limits,
+    /// Bytes of memory that all conversations hold.
+    held: usize,
     /// Last moment known on both clocks: monotonic, realtime.
     clock: Option<(u64, u64)>,
     observations: VecDeque<Observation>,
@@ -47,11 +68,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline that remembers at most `limit` connections.
-    pub fn new(limit: usize) -> Self {
+    /// A pipeline that remembers this much.
+    pub fn new(limits: Limits) -> Self {
         Self {
             connections: HashMap::new(),
-            limit,
+            limits,
+            held: 0,
             clock: None,
             observations: VecDeque::new(),
             verdicts: VecDeque::new(),
@@ -67,12 +89,12 @@ impl Pipeline {
         let taken = match record {
             Record::Open(open) => self.open(open),
             Record::Data(data, payload) => self.data(data, payload),
-            Record::Close(close) => self.with(close.connection, |tracked, road| {
+            Record::Close(close) => self.with(close.connection, close.header.time, |tracked, road| {
                 tracked.reach(close.received, close.sent, close.header.time, road);
                 let holder = Holder { tgid: close.header.tgid, fd: close.fd };
                 tracked.connection.release(holder).then_some((close.header.time, End::Closed))
             }),
-            Record::State(state) => self.with(state.connection, |tracked, road| {
+            Record::State(state) => self.with(state.connection, state.header.time, |tracked, road| {
                 let time = state.header.time;
                 if state.old == State::ESTABLISHED && matches!(state.new, State::CLOSE_WAIT | State::CLOSE) {
                     tracked.reach(state.received, state.sent, time, road);
@@ -81,7 +103,7 @@ impl Pipeline {
                 // Descriptors that an exec or an exit dropped are closed without a `close`.
                 (state.new == State::CLOSE).then_some((time, End::Closed))
             }),
-            Record::Ended(ended) => self.with(ended.connection, |tracked, _| {
+            Record::Ended(ended) => self.with(ended.connection, ended.header.time, |tracked, _| {
                 if ended.direction == Direction::Received as u8 || ended.errno != 0 {
                     tracked.conversation.client_gone();
                 }
@@ -113,13 +135,14 @@ impl Pipeline {
     }
 
     fn track(&mut self, connection: Connection) -> bool {
-        if self.connections.len() >= self.limit {
+        if self.connections.len() >= self.limits.connections {
             self.stats.dropped_table_full += 1;
             return false;
         }
         let is_whole = connection.is_whole();
         let conversation = Conversation::new(is_whole);
-        self.connections.insert(connection.id, Tracked { connection, conversation, resume: [!is_whole; 2] });
+        self.connections
+            .insert(connection.id, Tracked { connection, conversation, resume: [!is_whole; 2], held: 0 });
         true
     }
 
@@ -132,7 +155,7 @@ impl Pipeline {
                 return false;
             }
         }
-        self.with(data.connection, |tracked, road| {
+        self.with(data.connection, data.header.time, |tracked, road| {
             tracked.take(data, payload, road);
             None
         })
@@ -142,6 +165,7 @@ impl Pipeline {
     fn with(
         &mut self,
         id: u64,
+        time: u64,
         take: impl FnOnce(&mut Tracked, &mut Road<'_>) -> Option<(u64, End)>,
     ) -> bool {
         let Some(tracked) = self.connections.get_mut(&id) else {
@@ -157,14 +181,21 @@ impl Pipeline {
             }
             self.verdicts.push_back((id, verdict));
         }
+        let held = tracked.conversation.held();
+        self.held = self.held - std::mem::replace(&mut tracked.held, held) + held;
         if let Some((time, end)) = end {
             self.remove(id, time, end);
+        } else if self.held > self.limits.bytes {
+            // The one that asks for more gives way: the others go on undisturbed.
+            self.stats.evicted += 1;
+            self.remove(id, time, End::Dropped);
         }
         true
     }
 
     fn remove(&mut self, id: u64, time: u64, end: End) {
         let Some(mut tracked) = self.connections.remove(&id) else { return };
+        self.held -= tracked.held;
         let mut road =
             Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };
         tracked.end(time, end, &mut road);
@@ -249,7 +280,7 @@ struct Road<'a> {
 impl Tracked {
     fn take(&mut self, data: &Data, payload: &[u8], road: &mut Road<'_>) {
         let sent = data.direction == Direction::Sent as u8;
-        let Self { connection, conversation, resume } = self;
+        let Self { connection, conversation, resume, held: _ } = self;
         let stream = if sent { &mut connection.sent } else { &mut connection.received };
         if conversation.is_ignored() || std::mem::take(&mut resume[usize::from(sent)]) {
             stream.start_at(data.position);

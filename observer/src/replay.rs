@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crate::{
     exchange::{Observation, RequestRecord},
-    pipeline::{Pipeline, Stats},
+    pipeline::{Limits, Pipeline, Stats},
     recording::file::{ReadError, Reader},
 };
 
-/// Connections that a replay remembers.
-const CONNECTIONS: usize = 1 << 20;
+/// What a replay remembers: it has the machine for itself.
+const LIMITS: Limits = Limits { connections: 1 << 20, bytes: 4 << 30 };
 
 /// Hands each finished exchange of a recording to `sink`, in the order in which they ended.
 ///
@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 1 << 20;
 /// [`ReadError`]; what was read before it has been handed out.
 pub fn replay(path: &Path, mut sink: impl FnMut(RequestRecord)) -> Result<Stats, ReadError> {
     let mut reader = Reader::open(path)?;
-    let mut pipeline = Pipeline::new(CONNECTIONS);
+    let mut pipeline = Pipeline::new(LIMITS);
     let mut time = 0;
     let outcome = loop {
         match reader.read() {

@@ -15,7 +15,7 @@ use observer::{
     capture::{Capture, Sink, monotonic},
     exchange::{Observation, RequestRecord},
     kernel::{Counts, Options, Probe, Sizes},
-    pipeline::Stats,
+    pipeline::{Limits, Stats},
 };
 use observer_ebpf::Record;
 
@@ -197,7 +197,7 @@ fn run(
     ready: &SyncSender<Vec<Probe>>,
 ) -> Report {
     let mut sink = Collect(Arc::clone(seen));
-    let mut capture = Capture::start(options, 65_536, Box::new(|_| true))
+    let mut capture = Capture::start(options, Limits::default(), Box::new(|_| true))
         .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
     capture.backfill(&mut sink);
     let _ = ready.send(capture.kernel.report().to_vec());

@@ -17,6 +17,11 @@ pub(super) struct Holed {
 }
 
 impl Holed {
+    /// Bytes of memory that are held.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Appends bytes. Beyond the limit, and after a hole, only the last ones are kept.
     pub(super) fn extend(&mut self, mut bytes: &[u8]) {
         if self.hole.is_none() {

@@ -34,6 +34,11 @@ impl NdjsonDecoder {
         Self::default()
     }
 
+    /// Bytes of memory that are held until more of a line comes.
+    pub fn held(&self) -> usize {
+        self.line.held()
+    }
+
     /// Decodes the next bytes.
     pub fn push(&mut self, bytes: &[u8], sink: Sink<'_>) {
         if bytes.is_empty() {

@@ -95,6 +95,11 @@ impl SseDecoder {
         }
     }
 
+    /// Bytes of memory that are held until more of an event comes.
+    pub fn held(&self) -> usize {
+        self.partial.capacity() + self.event.capacity() + self.data.held()
+    }
+
     /// Decodes the next bytes.
     pub fn push(&mut self, bytes: &[u8], sink: Sink<'_>) {
         if bytes.is_empty() {

@@ -61,6 +61,15 @@ impl Content {
         matches!(self, Self::Events(..) | Self::Lines(..))
     }
 
+    /// Bytes of memory that are held until more content comes; a scanner's are few.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Events(decoder, _) => decoder.held(),
+            Self::Lines(decoder, _) => decoder.held(),
+            Self::Document(..) | Self::Other => 0,
+        }
+    }
+
     pub(super) fn push(&mut self, dialect: &dyn Dialect, bytes: &[u8], sink: &mut dyn FnMut(Told)) {
         match self {
             Self::Events(decoder, scanner) => decoder.push(bytes, &mut |item| {

@@ -475,6 +475,12 @@ impl Conversation {
         }
     }
 
+    /// Bytes of memory that it holds, itself included.
+    pub fn held(&self) -> usize {
+        let open: usize = self.open.iter().map(Exchange::held).sum();
+        size_of::<Self>() + self.requests.held() + self.responses.held() + open
+    }
+
     /// Exchanges that are open and known to be LLM requests.
     pub fn in_flight(&self) -> usize {
         self.open.iter().filter(|exchange| exchange.started).count()

@@ -109,6 +109,15 @@ impl Exchange {
         }
     }
 
+    /// Bytes of memory that it holds, itself included.
+    pub(super) fn held(&self) -> usize {
+        size_of::<Self>()
+            + self.gap_micros.capacity() * size_of::<u32>()
+            + self.content.as_ref().map_or(0, Content::held)
+            + self.request_head.as_ref().map_or(0, |head| head.fields.held())
+            + self.response_head.as_ref().map_or(0, |head| head.fields.held())
+    }
+
     /// Whether its response was, or was to be, a stream of events.
     pub(super) fn is_stream(&self) -> bool {
         match &self.content {

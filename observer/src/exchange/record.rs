@@ -126,13 +126,11 @@ pub enum Phase {
     Waiting,
     /// Tokens are flowing, or a plain response is being written.
     Generating,
-    /// A stream that delivered a token and then nothing for too long.
-    Stalled,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 4] = [Self::Receiving, Self::Waiting, Self::Generating, Self::Stalled];
+    pub const ALL: [Self; 3] = [Self::Receiving, Self::Waiting, Self::Generating];
 
     /// The word used in metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -140,7 +138,6 @@ impl Phase {
             Self::Receiving => "receiving",
             Self::Waiting => "waiting",
             Self::Generating => "generating",
-            Self::Stalled => "stalled",
         }
     }
 }
@@ -342,8 +339,6 @@ pub struct RequestRecord {
     /// Times between deliveries; streamed exchanges only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaps: Option<Gaps>,
-    /// Stalls seen.
-    pub stalls: u32,
     /// Events that bore tokens: what `estimated` would count.
     pub token_events: u64,
     /// Writes that carried at least one token-bearing event.

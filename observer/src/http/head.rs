@@ -50,6 +50,11 @@ impl Fields {
         str::from_utf8(self.get(name)?).ok()
     }
 
+    /// Bytes of memory that they take.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+
     /// Number of fields.
     pub fn len(&self) -> usize {
         self.spans.len()

@@ -21,6 +21,8 @@ const DROPPED: &str = "\
 const HOLES: &str = "\
     Bytes of observed connections that were not copied by the kernel side, by cause \
     (fault: user memory was not readable; opaque: moved by a call that is not copied).";
+const EVICTED: &str =
+    "Connections that were given up because all of them together held more memory than limits.bytes.";
 const CALLS: &str = "Calls of watched processes that moved data over an observed connection.";
 const CONNECTIONS: &str = "Connections that are followed now, by state.";
 const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
@@ -71,6 +73,10 @@ pub(super) fn families(
     let calls = IntCounterVec::new(Opts::new("observer_calls_total", CALLS), &[])?;
     calls.with_label_values::<&str>(&[]).inc_by(kernel(Counter::Calls));
     families.extend(calls.collect());
+
+    let evicted = IntCounterVec::new(Opts::new("observer_evicted_connections_total", EVICTED), &[])?;
+    evicted.with_label_values::<&str>(&[]).inc_by(stats.evicted);
+    families.extend(evicted.collect());
 
     let connections = IntGaugeVec::new(Opts::new("observer_connections", CONNECTIONS), &["state"])?;
     for (state, count) in &stats.connections {

@@ -201,7 +201,7 @@ const REQUESTS: &str = "Finished requests by outcome (independent of the HTTP st
 const STARTED: &str = "Requests that were recognised as LLM requests, by whether they ask for a stream. \
                        Counted when the request is complete, or answered before it is.";
 pub(super) const IN_FLIGHT: &str = "Requests that have started and not ended, by phase (receiving, waiting, \
-                                    generating, stalled).";
+                                    generating).";
 pub(super) const OLDEST: &str = "Seconds since the first byte of the oldest request in this phase; 0 when \
                                  there is none.";
 const DELIVERIES: &str = "Writes that carried at least one token-bearing event, counted as they happen. Not \
@@ -234,6 +234,6 @@ mod tests {
         let buckets = Buckets::default();
         assert_eq!(Child::Ttft.cost(&buckets), 25);
         assert_eq!(Child::Deliveries.cost(&buckets), 1);
-        assert_eq!(Child::InFlight.cost(&buckets), 8);
+        assert_eq!(Child::InFlight.cost(&buckets), 6);
     }
 }

@@ -148,7 +148,7 @@ fn one_of_everything() -> (Bench, AgentStats) {
     bench.exchange(3, RequestRecord { partial: vec!["ring_full".to_owned()], ..record(1, "smollm2") });
     bench.start(4, 1, 4 * SECOND);
     bench.start(5, 1, 6 * SECOND);
-    bench.see(&Observation::Phase { id: id(5), phase: Phase::Stalled });
+    bench.see(&Observation::Phase { id: id(5), phase: Phase::Generating });
     let owner = Arc::new(identity(1));
     bench.metrics.undecoded(&owner, "not_http", 77);
 

@@ -57,6 +57,11 @@ impl RequestDecoder {
         Self(Stream::adopt(Side::Request))
     }
 
+    /// Bytes of memory that are held until more of a message comes.
+    pub fn held(&self) -> usize {
+        self.0.held()
+    }
+
     /// Decodes the next input.
     pub fn push(&mut self, input: Input<'_>, sink: &mut dyn FnMut(Part<'_>)) {
         self.0.push(input, &mut |_, part| sink(part));
@@ -104,6 +109,11 @@ impl ResponseDecoder {
     /// A request was seen, whose response is still to come. Call it once per request, in order.
     pub fn expect(&mut self, request: ExpectedRequest) {
         self.0.expect(request);
+    }
+
+    /// Bytes of memory that are held until more of a message comes.
+    pub fn held(&self) -> usize {
+        self.0.held()
     }
 
     /// Decodes the next input.

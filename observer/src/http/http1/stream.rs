@@ -62,6 +62,11 @@ pub(super) struct Stream {
 type Sink<'s> = &'s mut dyn FnMut(usize, Part<'_>);
 
 impl Stream {
+    /// Bytes that are held until more of their message comes.
+    pub(super) fn held(&self) -> usize {
+        self.head.capacity()
+    }
+
     pub(super) fn new(side: Side) -> Self {
         Self {
             side,
