@@ -12,7 +12,8 @@ use crate::{
     maps::{Scratch, shape},
 };
 
-/// Turns of the gathering loop: each finishes an I/O vector or the part; a few more for skips.
+/// Turns of the gathering loop: each loads an I/O vector if need be, then passes over it, copies of it, or
+/// both in two turns.
 const TURNS: u32 = limits::IOVECS + 8;
 
 /// Reads `N` words of user memory; zeros where it cannot be read.
@@ -148,8 +149,7 @@ fn gather(s: &mut Scratch, want: u64) {
         if filled >= want || filled >= u64::from(limits::PART) {
             return;
         }
-        let (done, length) = (v(done_at), v(length_at));
-        if done >= length {
+        if v(done_at) >= v(length_at) {
             let index = v(index_at);
             if index >= s.call.count || index >= u64::from(limits::IOVECS) {
                 return;
@@ -161,9 +161,12 @@ fn gather(s: &mut Scratch, want: u64) {
             set(base_at, base);
             set(length_at, length);
             set(done_at, 0);
+        }
+        let done = v(done_at);
+        let available = v(length_at).saturating_sub(done);
+        if available == 0 {
             continue;
         }
-        let available = length - done;
         let skip = v(skip_at);
         if skip > 0 {
             let passed = if skip < available { skip } else { available };

@@ -150,7 +150,7 @@ fn statistics(capture: &Capture) -> AgentStats {
 fn start_capture(config: &Config) -> Result<Capture, LoadError> {
     let options = Options { ring_bytes: config.capture.ring_bytes, arrival: config.capture.arrival };
     let processes = config.capture.processes.clone();
-    let scope = Box::new(move |process: &Process| processes.admits(&process.name));
+    let scope = Box::new(move |_: u32, process: &Process| processes.admits(&process.name));
     let limits = Limits { connections: config.limits.connections, bytes: config.limits.bytes };
     let capture = Capture::start(&options, limits, scope)?;
     for probe in capture.kernel.report() {

@@ -50,8 +50,8 @@ pub trait Sink {
     fn housekeeping(&mut self, _capture: &Capture) {}
 }
 
-/// Which processes are observed.
-pub type Scope = Box<dyn Fn(&Process) -> bool + Send>;
+/// Which processes are observed, by id and what is known of them.
+pub type Scope = Box<dyn Fn(u32, &Process) -> bool + Send>;
 
 /// Probes, core and processes.
 pub struct Capture {
@@ -69,6 +69,8 @@ pub struct Capture {
     ended: VecDeque<(u64, u64)>,
     gone: HashSet<u32>,
     next_housekeeping: u64,
+    /// Runs of the system call probes that the kernel skipped.
+    missed: u64,
 }
 
 /// Monotonic time: the kernel side's clock.
@@ -98,6 +100,7 @@ impl Capture {
             ended: VecDeque::new(),
             gone: HashSet::new(),
             next_housekeeping: 0,
+            missed: 0,
         };
         // The observer's own endpoint is no workload.
         capture.kernel.watch.deny(std::process::id());
@@ -118,7 +121,7 @@ impl Capture {
     /// Looks a process up and decides on it. `None` if it is gone or out of scope.
     fn look_up(&mut self, tgid: u32) -> Option<&Process> {
         let process = Process::look_up(tgid)?;
-        if !process.is_native || !(self.scope)(&process) {
+        if !process.is_native || !(self.scope)(tgid, &process) {
             debug!(tgid, process.name, process.is_native, "not observed");
             self.kernel.watch.deny(tgid);
             self.processes.remove(&tgid);
@@ -215,6 +218,17 @@ impl Capture {
         self.gone.insert(tgid);
     }
 
+    /// Calls whose probes the kernel skipped left no trace in any position.
+    fn mistrust(&mut self) {
+        let missed = self.kernel.missed();
+        let calls = missed.iter().filter(|(program, _)| matches!(*program, "sys_enter" | "sys_exit"));
+        let missed = calls.map(|(_, missed)| missed).sum();
+        if missed > std::mem::replace(&mut self.missed, missed) {
+            warn!(missed, "the kernel skipped probes of system calls: open exchanges are marked partial");
+            self.pipeline.mark_open("probe_missed");
+        }
+    }
+
     /// Observations, verdicts, ends.
     fn pass_on(&mut self, sink: &mut impl Sink) {
         while let Some((connection, verdict)) = self.pipeline.poll_verdict() {
@@ -239,6 +253,7 @@ impl Capture {
 
     fn housekeeping(&mut self, now: u64, sink: &mut impl Sink) {
         self.kernel.flush_log();
+        self.mistrust();
         let clock = clock();
         sink.record(&clock.to_bytes());
         self.pipeline.handle_record(&Record::Clock(clock));

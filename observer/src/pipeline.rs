@@ -221,6 +221,13 @@ impl Pipeline {
         }
     }
 
+    /// Something happened that may have touched every open exchange: none of them is trusted.
+    pub fn mark_open(&mut self, cause: &'static str) {
+        for tracked in self.connections.values_mut() {
+            tracked.conversation.mark_open(cause);
+        }
+    }
+
     /// Ends everything that is open, as at the end of a recording.
     pub fn finish(&mut self, time: u64) {
         let mut open: Vec<u64> = self.connections.keys().copied().collect();

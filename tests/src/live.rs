@@ -190,6 +190,25 @@ impl Drop for Live {
     }
 }
 
+/// Whether a process was started by this one, directly or not: what else runs on the machine is not the
+/// test's business.
+fn is_descendant(tgid: u32) -> bool {
+    let mut pid = tgid;
+    for _ in 0..64 {
+        if pid == std::process::id() {
+            return true;
+        }
+        // "pid (comm) state ppid …"; comm may hold anything.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        match parent {
+            Some(parent) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
 fn run(
     options: &Options,
     seen: &Arc<Mutex<Seen>>,
@@ -197,7 +216,7 @@ fn run(
     ready: &SyncSender<Vec<Probe>>,
 ) -> Report {
     let mut sink = Collect(Arc::clone(seen));
-    let mut capture = Capture::start(options, Limits::default(), Box::new(|_| true))
+    let mut capture = Capture::start(options, Limits::default(), Box::new(|tgid, _| is_descendant(tgid)))
         .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
     capture.backfill(&mut sink);
     let _ = ready.send(capture.kernel.report().to_vec());

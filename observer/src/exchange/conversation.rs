@@ -22,6 +22,9 @@ use crate::{
 /// Requests that may wait for their responses on one connection; more is no HTTP that anyone serves.
 const PENDING: usize = 256;
 
+/// Bytes that tell a protocol: the HTTP/2 preface is the longest (RFC 9113 section 3.4).
+const SNIFF: usize = 24;
+
 /// Requests for something else after which a connection is ignored: one if it was seen from its start.
 const STRANGERS_IF_ADOPTED: u32 = 8;
 
@@ -88,7 +91,6 @@ enum Scope {
 }
 
 /// One connection's exchanges.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Conversation {
     requests: RequestDecoder,
     responses: ResponseDecoder,
@@ -99,7 +101,8 @@ pub struct Conversation {
     scope: Scope,
     is_whole: bool,
     strangers: u32,
-    sniffed: bool,
+    /// First bytes, until they tell the protocol.
+    first: Option<Vec<u8>>,
     /// Start of a response whose head is not complete.
     response_began: Option<u64>,
     interim: bool,
@@ -120,7 +123,7 @@ impl Conversation {
             scope: Scope::Open,
             is_whole,
             strangers: 0,
-            sniffed: false,
+            first: Some(Vec::new()),
             response_began: None,
             interim: false,
             in_response: false,
@@ -186,16 +189,8 @@ impl Conversation {
         }
         let input = match piece {
             Piece::Bytes(bytes) => {
-                if !std::mem::replace(&mut self.sniffed, true) {
-                    match sniff(bytes) {
-                        Protocol::Tls => return self.decide(Scope::Opaque(Undecoded::Tls)),
-                        Protocol::Http2Preface => return self.decide(Scope::Opaque(Undecoded::Http2)),
-                        Protocol::Other if self.is_whole => {
-                            return self.decide(Scope::Opaque(Undecoded::Other));
-                        }
-                        Protocol::NeedMore => self.sniffed = false,
-                        Protocol::Http1Request | Protocol::Http1Response | Protocol::Other => {}
-                    }
+                if let Some(undecoded) = self.sniff(bytes) {
+                    return self.decide(Scope::Opaque(undecoded));
                 }
                 Input::Bytes(bytes)
             }
@@ -245,6 +240,22 @@ impl Conversation {
         }
         if !restart {
             self.requests = decoder;
+        }
+    }
+
+    /// Looks at the first bytes of the connection, however they are cut.
+    fn sniff(&mut self, bytes: &[u8]) -> Option<Undecoded> {
+        let mut first = self.first.take()?;
+        first.extend_from_slice(bytes.get(..SNIFF.min(bytes.len())).unwrap_or_default());
+        match sniff(&first) {
+            Protocol::Tls => Some(Undecoded::Tls),
+            Protocol::Http2Preface => Some(Undecoded::Http2),
+            Protocol::Other if self.is_whole => Some(Undecoded::Other),
+            Protocol::NeedMore => {
+                self.first = Some(first);
+                None
+            }
+            Protocol::Http1Request | Protocol::Http1Response | Protocol::Other => None,
         }
     }
 
@@ -431,6 +442,14 @@ impl Conversation {
         }
         exchange.evidence.framing_ended = framing_ended;
         finish(exchange, context, time, out);
+    }
+
+    /// Something happened that may have touched every open exchange.
+    pub fn mark_open(&mut self, cause: &'static str) {
+        for exchange in &mut self.open {
+            exchange.partial.insert(cause);
+            exchange.evidence.lost = true;
+        }
     }
 
     /// The client closed or reset its side.
