@@ -17,7 +17,7 @@ use observer::{
     kernel::{Counts, Options, Probe, Sizes},
     pipeline::{Limits, Stats},
 };
-use observer_ebpf::Record;
+use observer_ebpf::{Record, exit_flags};
 
 /// Whether live tests can run: as root, and not with `OBSERVER_LIVE=0`. In CI they must; elsewhere the reason
 /// is printed.
@@ -67,6 +67,14 @@ pub struct Raw {
     pub open: u64,
     /// Close records.
     pub close: u64,
+    /// Listen records.
+    pub listen: u64,
+    /// Exec records.
+    pub exec: u64,
+    /// Exit records that say that the whole process is gone.
+    pub exit: u64,
+    /// Records of being chosen as victim when memory was out.
+    pub oom: u64,
     /// Final positions of its connections, summed: received, sent.
     pub final_positions: (u64, u64),
 }
@@ -122,7 +130,11 @@ impl Sink for Collect {
                 of.final_positions.0 += close.received;
                 of.final_positions.1 += close.sent;
             }
-            _ => {}
+            Record::Listen(_) => of.listen += 1,
+            Record::Exec(_) => of.exec += 1,
+            Record::Exit(exit) => of.exit += u64::from(exit.flags & exit_flags::GROUP_DEAD),
+            Record::Oom(_) => of.oom += 1,
+            Record::State(_) | Record::Ended(_) | Record::Clock(_) => {}
         }
         if let Some(recording) = &mut seen.recording {
             recording.push(raw.to_vec());
