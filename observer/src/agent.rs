@@ -59,7 +59,7 @@ pub enum AgentError {
     #[error("the capture thread died; its last message says why")]
     Died,
     /// The recording could not be written.
-    #[error("cannot write the recording {path}: {reason}")]
+    #[error("cannot write the recording {}: {reason}", path.display())]
     Recording {
         /// Where.
         path: PathBuf,
@@ -188,6 +188,8 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (ended, end) = tokio::sync::oneshot::channel();
     let thread = capture_thread(config, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
+    let (is_ready, early) = (Arc::clone(&ready), Arc::new(AtomicBool::new(false)));
+    let told_early = Arc::clone(&early);
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1/requests");
 
     let sources = Sources {
@@ -203,12 +205,18 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             tokio::select! {
                 _ = interrupt.recv() => info!("SIGINT: stopping"),
                 _ = terminate.recv() => info!("SIGTERM: stopping"),
-                _ = end => {}
+                _ = end => return,
             }
+            told_early.store(!is_ready.load(Ordering::Relaxed), Ordering::Relaxed);
             // Detaching begins while the last answers are still being written.
             stop.store(true, Ordering::Relaxed);
         })
         .await;
+    if early.load(Ordering::Relaxed) {
+        // The kernel may verify programs for longer than a second. Whatever it has accepted ends with this
+        // process, and nothing was observed that anybody could miss.
+        return Ok(served?);
+    }
     thread.join().map_err(|_panic| AgentError::Died)??;
     Ok(served?)
 }
@@ -277,10 +285,13 @@ pub fn record(
     duration: Option<Duration>,
 ) -> Result<u64, AgentError> {
     let failed = |reason: String| AgentError::Recording { path: path.to_owned(), reason };
+    if path.symlink_metadata().is_ok() {
+        return Err(failed(creation(&io::ErrorKind::AlreadyExists.into())));
+    }
     let content = if with_content { Content::Included } else { Content::Masked };
     let stop = stop_on_signals()?;
     let mut capture = start_capture(config)?;
-    let writer = Writer::create(path, content, false).map_err(|error| failed(error.to_string()))?;
+    let writer = Writer::create(path, content, false).map_err(|error| failed(creation(&error)))?;
     let masker = (!with_content).then(Masker::new);
     let mut recorder = Recorder { writer, masker, failed: None };
     capture.backfill(&mut recorder);
@@ -298,6 +309,19 @@ pub fn record(
     let records = recorder.writer.records();
     recorder.writer.finish().map_err(|error| failed(error.to_string()))?;
     Ok(records)
+}
+
+/// Why a recording could not be created, and what to do.
+fn creation(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AlreadyExists => "name another file, or remove this one",
+        io::ErrorKind::NotFound => "make its folder first",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "name a file in a folder that may be written"
+        }
+        _ => "name a file in another folder",
+    };
+    format!("{error}; {remedy}")
 }
 
 /// A flag that SIGINT and SIGTERM set.

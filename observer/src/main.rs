@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser as _;
 use observer::{
     agent,
@@ -14,6 +14,7 @@ use observer::{
         Config,
         cli::{Cli, Command, RecordArgs, ReplayArgs},
     },
+    recording::file::ReadError,
     replay::replay,
 };
 use tracing_subscriber::fmt;
@@ -23,10 +24,19 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("observer: {error:#}");
+            eprintln!("observer: {}", message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each once: many a message quotes its cause already.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 fn run(cli: &Cli) -> Result<()> {
@@ -72,7 +82,11 @@ fn show(args: &ReplayArgs) -> Result<()> {
             written = line.map_err(io::Error::from).and_then(|line| writeln!(out, "{line}"));
         }
     });
-    replayed.with_context(|| args.file.display().to_string())?;
+    let replayed = replayed.map_err(|error| match error {
+        ReadError::Io(cause) => anyhow!("{cause}; check the path"),
+        error => error.into(),
+    });
+    replayed.with_context(|| format!("cannot replay {}", args.file.display()))?;
     match written {
         // The reader of a pipe has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

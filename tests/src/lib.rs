@@ -2,6 +2,8 @@
 
 #![expect(clippy::missing_panics_doc, reason = "these are parts of tests: they panic where a test fails")]
 
+pub mod agent;
+pub mod client;
 pub mod hammer;
 pub mod live;
 pub mod scripted;

@@ -31,8 +31,8 @@ use listener::{Limited, Peer};
 /// Content type of `/metrics`: the text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long a shutdown waits for answers that are being written.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a shutdown waits for answers that are being written: the agent is to be gone within a second.
+const GRACE: Duration = Duration::from_millis(400);
 
 /// Streams of `/api` at a time.
 const STREAMS: usize = 32;
@@ -118,7 +118,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` completes. Open streams end then; what does not, is cut after two seconds.
+    /// Serves until `shutdown` completes. Open streams end then; what does not, is cut soon after.
     ///
     /// # Errors
     ///

@@ -1,0 +1,83 @@
+//! A client over one kept connection, that knows every byte it was sent.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+/// One connection to a server of `tests/python`.
+pub struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    /// Connects to a port of this machine.
+    pub fn connect(port: &str) -> Self {
+        let address = ("127.0.0.1", port.parse::<u16>().expect("port"));
+        Self { stream: TcpStream::connect(address).expect("connect") }
+    }
+
+    /// This end's address, as the server sees it.
+    pub fn name(&self) -> String {
+        self.stream.local_addr().expect("address").to_string()
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("request");
+    }
+
+    /// Sends a chat request, with header lines of one's own.
+    pub fn post(&mut self, id: &str, headers: &str, body: &str) {
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Request-ID: {id}\r\n{headers}Content-Length: \
+             {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.send(request.as_bytes());
+    }
+
+    /// What comes next, at least one byte; empty at the end.
+    pub fn receive(&mut self) -> Vec<u8> {
+        let mut buffer = [0; 8192];
+        let read = self.stream.read(&mut buffer).expect("response");
+        buffer[..read].to_vec()
+    }
+
+    /// Everything until it ends with `end`.
+    pub fn receive_until(&mut self, end: &[u8]) -> String {
+        let mut all = Vec::new();
+        while !all.ends_with(end) {
+            let more = self.receive();
+            assert!(!more.is_empty(), "response ended early: {}", String::from_utf8_lossy(&all));
+            all.extend(more);
+        }
+        String::from_utf8(all).expect("UTF-8")
+    }
+
+    /// Everything until the server closes.
+    pub fn receive_all(&mut self) -> String {
+        let mut all = Vec::new();
+        self.stream.read_to_end(&mut all).expect("response");
+        String::from_utf8(all).expect("UTF-8")
+    }
+
+    /// One streamed exchange; its response as it came.
+    pub fn stream(&mut self, id: &str, body: &str) -> String {
+        self.post(id, "", body);
+        self.receive_until(b"0\r\n\r\n")
+    }
+
+    /// One plain exchange; its response as it came.
+    pub fn plain(&mut self, id: &str, body: &str) -> String {
+        self.post(id, "", body);
+        self.receive_until(b"}")
+    }
+}
+
+/// A chat request that `openai_server.py` answers with so many events.
+pub fn chat(model: &str, stream: bool, events: usize) -> String {
+    format!(
+        r#"{{"model":"{model}","stream":{stream},"events":{events},"messages":[{{"role":"user","content":"hi"}}]}}"#
+    )
+}
