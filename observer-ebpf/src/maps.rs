@@ -83,6 +83,8 @@ pub mod shape {
     pub const MESSAGES: u32 = 3;
     /// Nothing that can be read: `sendfile`, `splice`.
     pub const OPAQUE: u32 = 4;
+    /// The entry was not seen; the exit finds out what the call is.
+    pub const UNSEEN: u32 = 5;
 }
 
 /// Bits of [`Call::flags`].
@@ -91,6 +93,23 @@ pub mod call_flags {
     pub const NO_DATA: u32 = 1;
     /// The call consumes without copying: `MSG_TRUNC`.
     pub const NO_COPY: u32 = 2;
+
+    const MSG_PEEK: u64 = 0x02;
+    const MSG_TRUNC: u64 = 0x20;
+    const MSG_ERRQUEUE: u64 = 0x2000;
+
+    /// What the flags of a receiving call mean for its bytes.
+    #[inline(always)]
+    pub fn of(message_flags: u64) -> u32 {
+        let mut flags = 0;
+        if message_flags & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
+            flags |= NO_DATA;
+        }
+        if message_flags & MSG_TRUNC != 0 {
+            flags |= NO_COPY;
+        }
+        flags
+    }
 }
 
 /// A call between its entry and its exit.
@@ -139,6 +158,29 @@ pub mod binding_flags {
     pub const OUTBOUND: u32 = 1;
     /// It does not speak HTTP.
     pub const NOT_HTTP: u32 = 2;
+}
+
+impl Call {
+    /// A call of which nothing is known.
+    pub const UNSEEN: Self = Self {
+        time: 0,
+        connection: 0,
+        socket: 0,
+        accepted: 0,
+        cookie: 0,
+        pointer: 0,
+        count: 0,
+        fd: -1,
+        shape: shape::UNSEEN,
+        flags: 0,
+        direction: 0,
+        family: 0,
+        local_port: 0,
+        remote_port: 0,
+        _pad: 0,
+        local: [0; 16],
+        remote: [0; 16],
+    };
 }
 
 /// The socket behind a descriptor.

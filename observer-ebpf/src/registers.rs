@@ -10,14 +10,22 @@ pub mod number {
         pub const ACCEPT: u64 = 43;
         pub const ACCEPT4: u64 = 288;
         pub const LISTEN: u64 = 50;
+        pub const READ: u64 = 0;
+        pub const READV: u64 = 19;
+        pub const RECVFROM: u64 = 45;
+        pub const RECVMSG: u64 = 47;
     }
     #[cfg(bpf_target_arch = "aarch64")]
     mod arch {
         pub const ACCEPT: u64 = 202;
         pub const ACCEPT4: u64 = 242;
         pub const LISTEN: u64 = 201;
+        pub const READ: u64 = 63;
+        pub const READV: u64 = 65;
+        pub const RECVFROM: u64 = 207;
+        pub const RECVMSG: u64 = 212;
     }
-    pub use arch::{ACCEPT, ACCEPT4, LISTEN};
+    pub use arch::{ACCEPT, ACCEPT4, LISTEN, READ, READV, RECVFROM, RECVMSG};
 }
 
 /// The arguments that probes look at.
@@ -38,6 +46,13 @@ pub fn arguments(regs: *const u8) -> Option<Arguments> {
     Some(Arguments { first: words[7], second: words[6], third: words[5], fourth: words[0] })
 }
 
+/// Arguments of a call at its exit: a system call leaves these registers alone.
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+pub fn returning_arguments(regs: *const u8) -> Option<Arguments> {
+    arguments(regs)
+}
+
 /// Number of the call that is returning, and its first argument.
 #[cfg(bpf_target_arch = "x86_64")]
 #[inline(always)]
@@ -55,6 +70,14 @@ pub fn arguments(regs: *const u8) -> Option<Arguments> {
     // SAFETY: reads kernel memory through the helper, which checks it.
     let words: [u64; 4] = unsafe { bpf_probe_read_kernel(regs.cast()) }.ok()?;
     Some(Arguments { first: words[0], second: words[1], third: words[2], fourth: words[3] })
+}
+
+/// Arguments of a call at its exit: x0 holds what is returned, orig_x0 what was given.
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+pub fn returning_arguments(regs: *const u8) -> Option<Arguments> {
+    let (_, first) = returning(regs)?;
+    arguments(regs).map(|arguments| Arguments { first, ..arguments })
 }
 
 /// Number of the call that is returning, and its first argument.

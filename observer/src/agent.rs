@@ -128,6 +128,7 @@ fn statistics(capture: &Capture) -> AgentStats {
         kernel,
         received: stats.received + capture.malformed,
         decoded: stats.decoded,
+        defects: capture.pipeline.defects().clone(),
         evicted: stats.evicted,
         dropped: BTreeMap::from([
             ("malformed", capture.malformed),

@@ -113,7 +113,7 @@ impl Capture {
         for tgid in listening().into_iter().filter(|tgid| *tgid != own) {
             if let Some(process) = self.look_up(tgid) {
                 sink.process(tgid, process);
-                self.kernel.watch.watch(tgid);
+                self.kernel.watch.adopt(tgid);
             }
         }
     }

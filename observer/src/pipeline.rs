@@ -64,6 +64,7 @@ pub struct Pipeline {
     verdicts: VecDeque<(u64, Verdict)>,
     ended: VecDeque<u64>,
     undecoded: VecDeque<(u32, Undecoded, u64)>,
+    defects: BTreeMap<&'static str, u64>,
     stats: Stats,
 }
 
@@ -79,6 +80,7 @@ impl Pipeline {
             verdicts: VecDeque::new(),
             ended: VecDeque::new(),
             undecoded: VecDeque::new(),
+            defects: BTreeMap::new(),
             stats: Stats::default(),
         }
     }
@@ -181,6 +183,9 @@ impl Pipeline {
             }
             self.verdicts.push_back((id, verdict));
         }
+        while let Some(defect) = tracked.conversation.poll_defect() {
+            *self.defects.entry(defect).or_default() += 1;
+        }
         let held = tracked.conversation.held();
         self.held = self.held - std::mem::replace(&mut tracked.held, held) + held;
         if let Some((time, end)) = end {
@@ -199,6 +204,9 @@ impl Pipeline {
         let mut road =
             Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };
         tracked.end(time, end, &mut road);
+        while let Some(defect) = tracked.conversation.poll_defect() {
+            *self.defects.entry(defect).or_default() += 1;
+        }
         let Connection { received, sent, .. } = &tracked.connection;
         if let Some(cause) = tracked.conversation.undecoded() {
             let bytes = received.position() + sent.position();
@@ -269,6 +277,11 @@ impl Pipeline {
     /// Bytes of a connection that is over and was not decoded: process, cause, bytes.
     pub fn poll_undecoded(&mut self) -> Option<(u32, &'static str, u64)> {
         self.undecoded.pop_front().map(|(tgid, cause, bytes)| (tgid, cause.as_str(), bytes))
+    }
+
+    /// Defects of HTTP messages, by name, whether or not the exchange was one with an LLM.
+    pub fn defects(&self) -> &BTreeMap<&'static str, u64> {
+        &self.defects
     }
 
     /// LLM exchanges that are open.

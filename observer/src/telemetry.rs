@@ -17,6 +17,8 @@ pub struct AgentStats {
     pub decoded: u64,
     /// Records that user space did not decode, by cause.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Defects of HTTP messages on the wire, by name.
+    pub defects: BTreeMap<&'static str, u64>,
     /// Connections that were given up because all together held too much memory.
     pub evicted: u64,
     /// Connections that are followed now, by state.

@@ -204,10 +204,9 @@ fn idle_connections_from_before_are_adopted() {
     agent.end(Signal::INT).assert_prompt("SIGINT after adopting");
 }
 
-/// A thread that sleeps in a read when the agent comes has entered that call unseen. What this one read brings may
-/// be missed, but not made up, and the next exchange is whole.
+/// A thread that sleeps in a read when the agent comes has entered that call unseen; its exit tells enough.
 #[test]
-fn a_read_from_before_costs_at_most_one_exchange() {
+fn a_read_that_slept_when_the_probes_came_is_captured() {
     if !privileged() {
         return;
     }
@@ -219,17 +218,10 @@ fn a_read_from_before_costs_at_most_one_exchange() {
     for id in ["first", "second", "third"] {
         short(&mut client, id);
     }
-    assert_complete(&follower.wait("second"));
-    assert_complete(&follower.wait("third"));
-    let records: Vec<RequestRecord> =
-        follower.records().into_iter().filter(|record| record.pid == server.pid()).collect();
-    for record in &records {
-        if matches!(record.request_id.as_deref(), Some("first" | "second" | "third")) {
-            assert_complete(record);
-        } else {
-            assert!(!record.partial.is_empty() && record.outcome != Some(Outcome::Ok), "{record:?}");
-        }
+    for id in ["first", "second", "third"] {
+        assert_complete(&follower.wait(id));
     }
-    println!("{} of 3 exchanges seen after a read from before", records.len());
+    let of_server = follower.records().into_iter().filter(|record| record.pid == server.pid()).count();
+    assert_eq!(of_server, 3, "and nothing is made up");
     agent.end(Signal::INT).assert_prompt("SIGINT after a read from before");
 }

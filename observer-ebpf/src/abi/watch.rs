@@ -7,6 +7,8 @@ pub const ROWS: u32 = 65_536;
 
 /// The process's inbound connections are observed.
 pub const INBOUND: u8 = 1;
+/// The process ran before the probes: its threads may sleep in calls whose entry was not seen.
+pub const ADOPTED: u8 = 1 << 1;
 /// The process is never watched: out of scope, or its system calls are numbered differently.
 pub const DENIED: u8 = 1 << 7;
 /// Bits that count execs, so that a descriptor bound before an exec is not trusted after it.

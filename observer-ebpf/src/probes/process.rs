@@ -10,6 +10,7 @@ use observer_ebpf::{Exec, Exit, Kind, Oom, exit_flags, watch};
 
 use crate::{
     emit,
+    maps::STASH,
     offsets::{ABSENT, read},
     scope::{self, observes, watch_byte, watched},
 };
@@ -65,6 +66,8 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if !observes(unsafe { core::ptr::read_volatile(byte) }) {
         return 0;
     }
+    // A thread that is killed inside a call never comes to the call's exit.
+    let _ = STASH.remove((tgid as u64) << 32 | tid as u64);
     if tid != tgid
         && let Some(thread) = watch_byte(tid)
     {

@@ -7,11 +7,11 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use observer_ebpf::{Counter, Direction, Kind, State, family};
+use observer_ebpf::{Counter, Direction, Kind, State, family, watch};
 
 use crate::{
     emit::{self, count},
-    maps::{READERS, SOCKETS, STASH, Socket},
+    maps::{Call, READERS, SOCKETS, STASH, Socket},
     offsets::{ABSENT, read},
     probes::syscall::position,
     scope::{observes, watched},
@@ -55,8 +55,14 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
 #[tracepoint(category = "tcp", name = "tcp_rcv_space_adjust")]
 pub fn tcp_rcv_space_adjust(ctx: TracePointContext) -> u32 {
     let id = bpf_get_current_pid_tgid();
-    if !observes(watched((id >> 32) as u32)) {
+    let byte = watched((id >> 32) as u32);
+    if !observes(byte) {
         return 0;
+    }
+    // A thread that slept in this call when the probes came: its exit will complete what is known.
+    if byte & watch::ADOPTED != 0 && STASH.get_ptr(id).is_none() && STASH.insert(id, Call::UNSEEN, 0).is_err()
+    {
+        count(Counter::StashFull, 1);
     }
     let Some(call) = STASH.get_ptr_mut(id) else { return 0 };
     // SAFETY: points into a map value that only this thread writes.

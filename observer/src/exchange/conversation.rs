@@ -109,6 +109,8 @@ pub struct Conversation {
     in_response: bool,
     /// Verdict that the kernel side has not been told.
     verdict: Option<Verdict>,
+    /// Defects of HTTP messages that were not counted yet, of whatever exchange.
+    defects: Vec<Defect>,
 }
 
 impl Conversation {
@@ -128,12 +130,18 @@ impl Conversation {
             interim: false,
             in_response: false,
             verdict: None,
+            defects: Vec::new(),
         }
     }
 
     /// A verdict that the kernel side should be told, once.
     pub fn poll_verdict(&mut self) -> Option<Verdict> {
         self.verdict.take()
+    }
+
+    /// Defects of HTTP messages that were met since the last call.
+    pub fn poll_defect(&mut self) -> Option<&'static str> {
+        self.defects.pop().map(Defect::as_str)
     }
 
     /// Whether positions may jump because the kernel side was told to send nothing.
@@ -320,6 +328,7 @@ impl Conversation {
     }
 
     fn request_defect(&mut self, defect: Defect) {
+        self.defects.push(defect);
         let Some(exchange) = self.open.back_mut() else { return };
         exchange.defects.insert(defect.as_str());
         if matches!(defect, Defect::FramingLost | Defect::HeadHole | Defect::HeadMalformed) {
@@ -420,6 +429,7 @@ impl Conversation {
     }
 
     fn response_defect(&mut self, defect: Defect) {
+        self.defects.push(defect);
         let Some(exchange) = self.open.front_mut() else { return };
         exchange.defects.insert(defect.as_str());
         if matches!(defect, Defect::FramingLost | Defect::HeadHole | Defect::HeadMalformed) {

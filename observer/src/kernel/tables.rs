@@ -10,9 +10,10 @@ use observer_ebpf::Verdict;
 
 use super::load::{LoadError, take};
 
-/// `Binding` and `Side` of the kernel side, whose fields are nobody's business here.
+/// `Binding`, `Side` and `Call` of the kernel side, whose fields are nobody's business here.
 type Binding = [u8; 32];
 type Side = [u8; 48];
+type Call = [u8; 112];
 
 /// Connection tables of the kernel side.
 pub struct Tables {
@@ -20,6 +21,7 @@ pub struct Tables {
     descriptors: HashMap<MapData, u64, Binding>,
     received: HashMap<MapData, u64, Side>,
     sent: HashMap<MapData, u64, Side>,
+    calls: HashMap<MapData, u64, Call>,
 }
 
 /// How many entries each table holds: what a leak would show in.
@@ -33,6 +35,8 @@ pub struct Sizes {
     pub received: usize,
     /// Sent sides.
     pub sent: usize,
+    /// Calls that have been entered and not left.
+    pub calls: usize,
 }
 
 impl Tables {
@@ -45,6 +49,7 @@ impl Tables {
             descriptors: table(ebpf, "FDS")?,
             received: table(ebpf, "RECEIVED")?,
             sent: table(ebpf, "SENT")?,
+            calls: table(ebpf, "STASH")?,
         })
     }
 
@@ -82,6 +87,7 @@ impl Tables {
             descriptors: self.descriptors.keys().filter_map(Result::ok).count(),
             received: self.received.keys().filter_map(Result::ok).count(),
             sent: self.sent.keys().filter_map(Result::ok).count(),
+            calls: self.calls.keys().filter_map(Result::ok).count(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::Map;
-use observer_ebpf::watch::{DENIED, INBOUND, ROW, ROWS};
+use observer_ebpf::watch::{ADOPTED, DENIED, INBOUND, ROW, ROWS};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::load::LoadError;
@@ -49,12 +49,12 @@ impl WatchBytes {
         ((tgid as usize) < LENGTH).then(|| unsafe { self.bytes.add(tgid as usize).as_ref() })
     }
 
-    /// Watches a process, unless it is denied.
-    pub fn watch(&self, tgid: u32) {
+    /// Watches a process that ran before the probes did, unless it is denied.
+    pub fn adopt(&self, tgid: u32) {
         if let Some(byte) = self.byte(tgid)
             && byte.load(Ordering::Relaxed) & DENIED == 0
         {
-            byte.fetch_or(INBOUND, Ordering::Relaxed);
+            byte.fetch_or(INBOUND | ADOPTED, Ordering::Relaxed);
         }
     }
 

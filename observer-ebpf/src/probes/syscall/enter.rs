@@ -18,10 +18,6 @@ use crate::{
     scope::{self, binding, watch_byte, watched},
 };
 
-const MSG_PEEK: u64 = 0x02;
-const MSG_TRUNC: u64 = 0x20;
-const MSG_ERRQUEUE: u64 = 0x2000;
-
 /// Remembers a call that moves data.
 #[inline(always)]
 fn enter_data(ctx: &RawTracePointContext, direction: Direction, shape: u32) -> i32 {
@@ -58,33 +54,19 @@ fn enter(direction: Direction, shape: u32, fd: i32, pointer: u64, length: u64, m
         None if direction as u8 == Direction::Received as u8 => (0, 0, 0),
         None => return 0,
     };
-    let mut flags = 0;
-    if direction as u8 == Direction::Received as u8 {
-        if message_flags & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-            flags |= call_flags::NO_DATA;
-        }
-        if message_flags & MSG_TRUNC != 0 {
-            flags |= call_flags::NO_COPY;
-        }
-    }
+    let flags = if direction as u8 == Direction::Received as u8 { call_flags::of(message_flags) } else { 0 };
     let call = Call {
         time: now(),
         connection,
         socket,
         accepted,
-        cookie: 0,
         pointer,
         count: length,
         fd,
         shape,
         flags,
         direction: direction as u32,
-        family: 0,
-        local_port: 0,
-        remote_port: 0,
-        _pad: 0,
-        local: [0; 16],
-        remote: [0; 16],
+        ..Call::UNSEEN
     };
     if STASH.insert(id, call, 0).is_err() {
         count(Counter::StashFull, 1);

@@ -14,7 +14,7 @@ use crate::{
         FDS, NEXT, RECEIVED, SCRATCH, SENT, STASH, Scratch, VERDICTS, binding_flags, call_flags,
         scope as protocol, shape,
     },
-    registers::returning,
+    registers::{Arguments, number, returning, returning_arguments},
     scope::{self, binding, descriptor, watched},
 };
 
@@ -76,6 +76,9 @@ fn exit_data(ctx: &RawTracePointContext, direction: Direction) -> i32 {
     // SAFETY: points into a map value that only this thread writes.
     s.call = unsafe { *call };
     let _ = STASH.remove(id);
+    if s.call.shape == shape::UNSEEN && !complete(ctx, tgid, s) {
+        return 0;
+    }
     let more = match direction {
         Direction::Received => received(tgid, tid, s, returned),
         Direction::Sent => sent(tgid, tid, s, returned),
@@ -84,6 +87,38 @@ fn exit_data(ctx: &RawTracePointContext, direction: Direction) -> i32 {
         tail_call(ctx, &NEXT, 0);
     }
     0
+}
+
+/// Finds out what a call is whose entry came before the probes, and whose socket the read has told. False if
+/// it is none that is followed.
+#[inline(always)]
+fn complete(ctx: &RawTracePointContext, tgid: u32, s: &mut Scratch) -> bool {
+    let Some((number, _)) = returning(regs(ctx)) else { return false };
+    let Some(Arguments { first, second, third, fourth }) = returning_arguments(regs(ctx)) else {
+        return false;
+    };
+    let (shape, message_flags) = match number {
+        number::READ => (shape::BUFFER, 0),
+        number::READV => (shape::IOVEC, 0),
+        number::RECVFROM => (shape::BUFFER, fourth),
+        number::RECVMSG => (shape::MESSAGE, third),
+        _ => return false,
+    };
+    s.call.fd = first as i32;
+    s.call.pointer = second;
+    s.call.count = third;
+    s.call.shape = shape;
+    s.call.flags = call_flags::of(message_flags);
+    if let Some(binding) = binding(tgid, s.call.fd, watched(tgid)) {
+        // SAFETY: points into a map value.
+        let binding = unsafe { &*binding };
+        if binding.flags & (binding_flags::OUTBOUND | binding_flags::NOT_HTTP) != 0 {
+            return false;
+        }
+        s.call.connection = binding.connection;
+        s.call.accepted = binding.accepted;
+    }
+    true
 }
 
 /// The entry was not seen: it came before the probes, or the table of running calls was full. The bytes are

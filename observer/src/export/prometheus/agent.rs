@@ -21,6 +21,8 @@ const DROPPED: &str = "\
 const HOLES: &str = "\
     Bytes of observed connections that were not copied by the kernel side, by cause \
     (fault: user memory was not readable; opaque: moved by a call that is not copied).";
+const DEFECTS: &str =
+    "Defects of HTTP messages on the wire, whether or not the exchange was one with an LLM.";
 const EVICTED: &str =
     "Connections that were given up because all of them together held more memory than limits.bytes.";
 const CALLS: &str = "Calls of watched processes that moved data over an observed connection.";
@@ -73,6 +75,12 @@ pub(super) fn families(
     let calls = IntCounterVec::new(Opts::new("observer_calls_total", CALLS), &[])?;
     calls.with_label_values::<&str>(&[]).inc_by(kernel(Counter::Calls));
     families.extend(calls.collect());
+
+    let defects = IntCounterVec::new(Opts::new("observer_wire_defects_total", DEFECTS), &["defect"])?;
+    for (defect, count) in &stats.defects {
+        defects.with_label_values(&[defect]).inc_by(*count);
+    }
+    families.extend(defects.collect());
 
     let evicted = IntCounterVec::new(Opts::new("observer_evicted_connections_total", EVICTED), &[])?;
     evicted.with_label_values::<&str>(&[]).inc_by(stats.evicted);
