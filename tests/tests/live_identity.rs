@@ -52,11 +52,14 @@ fn check_exchanges(mode: &str) {
             answer(stream);
         }
     }
+    // One stays: its server is killed while it waits for the next request. Children would live on.
+    let idle = if mode == "thread" { streams.pop() } else { None };
     drop(streams);
     live.wait_until("60 exchanges", LIMIT, |seen| seen.records.len() >= 60);
     let pid = server.pid();
     server.kill();
     quiet(SWEPT);
+    drop(idle);
     let report = live.stop();
     let mut models = HashSet::new();
     for record in &report.seen.records {
@@ -78,7 +81,6 @@ fn check_exchanges(mode: &str) {
         "{:?}",
         report.sizes
     );
-    // The threads were killed inside their calls.
     assert_eq!((report.sizes.descriptors, report.sizes.calls), (0, 0), "{:?}", report.sizes);
 }
 

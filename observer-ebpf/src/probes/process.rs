@@ -66,7 +66,7 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if !observes(unsafe { core::ptr::read_volatile(byte) }) {
         return 0;
     }
-    // A thread that is killed inside a call never comes to the call's exit.
+    // What was remembered for a call whose entry was not seen may still be here.
     let _ = STASH.remove((tgid as u64) << 32 | tid as u64);
     if tid != tgid
         && let Some(thread) = watch_byte(tid)
