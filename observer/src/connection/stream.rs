@@ -38,7 +38,7 @@ impl Stream {
         if end <= self.next {
             return;
         }
-        let captured_end = data.position + payload.len() as u64;
+        let captured_end = data.position.saturating_add(payload.len() as u64).min(end);
         let fresh = usize::try_from(repeated).ok().and_then(|skip| payload.get(skip..)).unwrap_or_default();
         if !fresh.is_empty() {
             sink(Piece::Bytes(fresh));
