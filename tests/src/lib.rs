@@ -4,6 +4,7 @@
 
 pub mod hammer;
 pub mod live;
+pub mod script;
 pub mod scripted;
 pub mod small_server;
 pub mod vm;
