@@ -32,9 +32,21 @@ struct Tracked {
     connection: Connection,
     conversation: Conversation,
     /// The next record of this direction may start anywhere: received, sent.
-    resume: [bool; 2],
+    resume: [Resume; 2],
     /// Bytes of memory that the conversation held when it was last looked at.
     held: usize,
+}
+
+/// Why the next record of a direction may start anywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Resume {
+    /// It may not.
+    #[default]
+    No,
+    /// The connection was joined midway.
+    Joined,
+    /// The connection was ignored.
+    Ignored,
 }
 
 /// How much the core may remember.
@@ -99,11 +111,14 @@ impl Pipeline {
             Record::State(state) => self.with(state.connection, state.header.time, |tracked, road| {
                 let time = state.header.time;
                 if state.old == State::ESTABLISHED && matches!(state.new, State::CLOSE_WAIT | State::CLOSE) {
-                    tracked.reach(state.received, state.sent, time, road);
                     tracked.conversation.client_gone();
                 }
-                // Descriptors that an exec or an exit dropped are closed without a `close`.
-                (state.new == State::CLOSE).then_some((time, End::Closed))
+                // Descriptors that an exec or an exit dropped are closed without a `close`. Until then a call
+                // may be under way whose bytes are in these positions, and whose record is yet to come.
+                (state.new == State::CLOSE).then(|| {
+                    tracked.reach(state.received, state.sent, time, road);
+                    (time, End::Closed)
+                })
             }),
             Record::Ended(ended) => self.with(ended.connection, ended.header.time, |tracked, _| {
                 if ended.direction == Direction::Received as u8 || ended.errno != 0 {
@@ -143,8 +158,8 @@ impl Pipeline {
         }
         let is_whole = connection.is_whole();
         let conversation = Conversation::new(is_whole);
-        self.connections
-            .insert(connection.id, Tracked { connection, conversation, resume: [!is_whole; 2], held: 0 });
+        let resume = [if is_whole { Resume::No } else { Resume::Joined }; 2];
+        self.connections.insert(connection.id, Tracked { connection, conversation, resume, held: 0 });
         true
     }
 
@@ -179,7 +194,7 @@ impl Pipeline {
         let end = take(tracked, &mut road);
         if let Some(verdict) = tracked.conversation.poll_verdict() {
             if verdict == Verdict::Ignore {
-                tracked.resume = [true; 2];
+                tracked.resume = [Resume::Ignored; 2];
             }
             self.verdicts.push_back((id, verdict));
         }
@@ -209,10 +224,11 @@ impl Pipeline {
         }
         let Connection { received, sent, .. } = &tracked.connection;
         if let Some(cause) = tracked.conversation.undecoded() {
-            let bytes = received.position() + sent.position();
+            let bytes = received.position().saturating_add(sent.position());
             self.undecoded.push_back((tracked.connection.tgid, cause, bytes));
         }
-        self.stats.repeated_bytes += received.repeated + sent.repeated;
+        let repeated = received.repeated.saturating_add(sent.repeated);
+        self.stats.repeated_bytes = self.stats.repeated_bytes.saturating_add(repeated);
         self.ended.push_back(id);
     }
 
@@ -302,8 +318,19 @@ impl Tracked {
         let sent = data.direction == Direction::Sent as u8;
         let Self { connection, conversation, resume, held: _ } = self;
         let stream = if sent { &mut connection.sent } else { &mut connection.received };
-        if conversation.is_ignored() || std::mem::take(&mut resume[usize::from(sent)]) {
+        if conversation.is_ignored() {
+            // What is on its way since before the verdict does not tell where the next record starts.
             stream.start_at(data.position);
+        } else {
+            let resume = std::mem::take(&mut resume[usize::from(sent)]);
+            match resume {
+                Resume::Joined if data.position > stream.position() => conversation.joined_late(sent),
+                Resume::Ignored if sent => conversation.responses_resumed(),
+                Resume::No | Resume::Joined | Resume::Ignored => {}
+            }
+            if resume != Resume::No {
+                stream.start_at(data.position);
+            }
         }
         let mut pieces = Pieces::default();
         stream.push(data, payload, &mut |piece| pieces.add(piece));
@@ -316,7 +343,7 @@ impl Tracked {
 
     fn piece(&mut self, sent: bool, time: u64, arrived: Option<u64>, piece: Piece<'_>, road: &mut Road<'_>) {
         if let Piece::Lost(length) = piece {
-            road.stats.lost_bytes += length;
+            road.stats.lost_bytes = road.stats.lost_bytes.saturating_add(length);
         }
         let context = context(&self.connection, road.clock);
         let observations = &mut *road.observations;
@@ -337,7 +364,11 @@ impl Tracked {
         }
         for (is_sent, position) in [(false, received), (true, sent)] {
             let stream = if is_sent { &mut self.connection.sent } else { &mut self.connection.received };
-            if std::mem::take(&mut self.resume[usize::from(is_sent)]) {
+            if std::mem::take(&mut self.resume[usize::from(is_sent)]) != Resume::No {
+                // There were bytes since it was joined, and no record of them.
+                if position > stream.position() {
+                    self.conversation.joined_late(is_sent);
+                }
                 stream.start_at(position);
                 continue;
             }

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod client;
 pub mod hammer;
 pub mod live;
+pub mod script;
 pub mod scripted;
 pub mod small_server;
 pub mod vm;

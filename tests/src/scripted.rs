@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::workload::{Workload, folder, venv};
 
-/// A running scripted server (real FastAPI under real uvicorn).
+/// A running scripted server (real `FastAPI` under real uvicorn).
 pub struct Scripted {
     /// The process.
     pub server: Workload,

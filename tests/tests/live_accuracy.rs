@@ -1,4 +1,4 @@
-//! Clocks against the server's own: real FastAPI under real uvicorn, which notes `CLOCK_MONOTONIC` before
+//! Clocks against the server's own: real `FastAPI` under real uvicorn, which notes `CLOCK_MONOTONIC` before
 //! each send.
 
 use std::time::Duration;

@@ -33,12 +33,12 @@ impl Stream {
         let end = data.position.saturating_add(u64::from(data.length));
         let repeated = self.next - data.position;
         if repeated > 0 {
-            self.repeated += repeated.min(u64::from(data.length));
+            self.repeated = self.repeated.saturating_add(repeated.min(u64::from(data.length)));
         }
         if end <= self.next {
             return;
         }
-        let captured_end = data.position + payload.len() as u64;
+        let captured_end = data.position.saturating_add(payload.len() as u64).min(end);
         let fresh = usize::try_from(repeated).ok().and_then(|skip| payload.get(skip..)).unwrap_or_default();
         if !fresh.is_empty() {
             sink(Piece::Bytes(fresh));

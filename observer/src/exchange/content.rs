@@ -89,7 +89,11 @@ impl Content {
         match self {
             Self::Events(decoder, _) => decoder.gap(length),
             Self::Lines(decoder, _) => decoder.gap(length),
-            Self::Document(scanner, _) => scanner.gap(length),
+            Self::Document(scanner, facts) => {
+                // What was read of counts may be a part of them: only what comes whole after this is kept.
+                (facts.usage, facts.engine, facts.ids) = Default::default();
+                scanner.gap(length);
+            }
             Self::Other => {}
         }
     }

@@ -1,12 +1,14 @@
 //! The exchanges of one connection: requests paired with responses in order (RFC 9112 section 9.3).
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
 use observer_ebpf::Verdict;
 
 use super::{
+    context::{Context, End, Undecoded},
     observation::{ExchangeId, Observation},
     one::{Exchange, Progress},
+    pairing::{Pairing, loses_framing},
     summary,
 };
 use crate::{
@@ -22,64 +24,8 @@ use crate::{
 /// Requests that may wait for their responses on one connection; more is no HTTP that anyone serves.
 const PENDING: usize = 256;
 
-/// Bytes that tell a protocol: the HTTP/2 preface is the longest (RFC 9113 section 3.4).
-const SNIFF: usize = 24;
-
 /// Requests for something else after which a connection is ignored: one if it was seen from its start.
 const STRANGERS_IF_ADOPTED: u32 = 8;
-
-/// What the connection knows and an exchange needs.
-#[derive(Clone, Copy, Debug)]
-pub struct Context {
-    /// Socket cookie.
-    pub connection: u64,
-    /// Process that serves.
-    pub tgid: u32,
-    /// The other end.
-    pub peer: Option<SocketAddr>,
-    /// When TCP became ESTABLISHED.
-    pub connected: Option<u64>,
-    /// When `accept` returned.
-    pub accepted: Option<u64>,
-    /// The last moment that is known on both clocks: monotonic, realtime.
-    pub clock: Option<(u64, u64)>,
-}
-
-/// How a connection came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The server closed its last descriptor.
-    Closed,
-    /// The serving process is gone.
-    Exited,
-    /// It is not observed any more; nothing is known of its end.
-    Dropped,
-}
-
-/// Why bytes of a connection are not decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Undecoded {
-    /// TLS, outside any library that is observed.
-    Tls,
-    /// HTTP/2.
-    Http2,
-    /// Upgraded to another protocol.
-    Upgraded,
-    /// No protocol that is known here.
-    Other,
-}
-
-impl Undecoded {
-    /// The word used in metric labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Http2 => "http2",
-            Self::Upgraded => "upgraded",
-            Self::Other => "other",
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
@@ -101,8 +47,11 @@ pub struct Conversation {
     scope: Scope,
     is_whole: bool,
     strangers: u32,
-    /// First bytes, until they tell the protocol.
+    /// First bytes, as long as they do not tell the protocol; `None` once they did.
     first: Option<Vec<u8>>,
+    pairing: Pairing,
+    /// Number of the exchange that the response in progress answers.
+    responding: Option<u32>,
     /// Start of a response whose head is not complete.
     response_began: Option<u64>,
     interim: bool,
@@ -126,6 +75,8 @@ impl Conversation {
             is_whole,
             strangers: 0,
             first: Some(Vec::new()),
+            pairing: Pairing::default(),
+            responding: None,
             response_began: None,
             interim: false,
             in_response: false,
@@ -168,7 +119,8 @@ impl Conversation {
     }
 
     fn decide(&mut self, scope: Scope) {
-        if self.scope == scope {
+        // What cannot be decoded stays so: the kernel side is told to send no more of it.
+        if self.scope == scope || matches!(self.scope, Scope::Opaque(_)) {
             return;
         }
         self.scope = scope;
@@ -197,17 +149,23 @@ impl Conversation {
         }
         let input = match piece {
             Piece::Bytes(bytes) => {
-                if let Some(undecoded) = self.sniff(bytes) {
-                    return self.decide(Scope::Opaque(undecoded));
+                if let Some(cause) = self.sniff(bytes) {
+                    return self.decide(Scope::Opaque(cause));
                 }
                 Input::Bytes(bytes)
             }
-            Piece::Hole(length) => Input::Gap(length),
+            Piece::Hole(length) => {
+                self.first = None;
+                Input::Gap(length)
+            }
             Piece::Lost(length) => {
+                // What follows is not the start of the stream.
+                self.first = None;
                 self.lost(false);
                 Input::Gap(length)
             }
         };
+        let skipped = self.requests.skipped();
         let (length, mut from) = (input_length(input), 0);
         let mut decoder = std::mem::replace(&mut self.requests, RequestDecoder::adopt());
         let mut restart = false;
@@ -216,6 +174,10 @@ impl Conversation {
             match part {
                 Part::Start => {
                     from = at;
+                    // The end of the request before it was not found, so there may be others between them.
+                    if self.receiving.is_some() {
+                        self.pairing.miss_request();
+                    }
                     self.start(context, time, arrived);
                 }
                 Part::Request(head) => restart |= self.request_head(context, head, out),
@@ -231,7 +193,8 @@ impl Conversation {
                 }
                 Part::End => {
                     if let Some(exchange) = self.receiving() {
-                        exchange.request_bytes += at.saturating_sub(from);
+                        exchange.request_bytes =
+                            exchange.request_bytes.saturating_add(at.saturating_sub(from));
                         from = at;
                         deliver(exchange, out, |exchange, sink| exchange.request_over(time, sink));
                         requested(exchange, out);
@@ -244,27 +207,34 @@ impl Conversation {
             }
         });
         if let Some(exchange) = self.receiving() {
-            exchange.request_bytes += length - from;
+            exchange.request_bytes = exchange.request_bytes.saturating_add(length.saturating_sub(from));
         }
         if !restart {
+            if decoder.skipped() > skipped {
+                self.pairing.miss_request();
+            }
             self.requests = decoder;
         }
     }
 
-    /// Looks at the first bytes of the connection, however they are cut.
+    /// Looks at the first bytes of the connection, however they are cut: why it is not decoded, if it is not.
     fn sniff(&mut self, bytes: &[u8]) -> Option<Undecoded> {
         let mut first = self.first.take()?;
-        first.extend_from_slice(bytes.get(..SNIFF.min(bytes.len())).unwrap_or_default());
-        match sniff(&first) {
-            Protocol::Tls => Some(Undecoded::Tls),
-            Protocol::Http2Preface => Some(Undecoded::Http2),
-            Protocol::Other if self.is_whole => Some(Undecoded::Other),
-            Protocol::NeedMore => {
-                self.first = Some(first);
-                None
-            }
-            Protocol::Http1Request | Protocol::Http1Response | Protocol::Other => None,
+        let whole = if first.is_empty() {
+            bytes
+        } else {
+            first.extend_from_slice(bytes);
+            &first
+        };
+        match sniff(whole) {
+            Protocol::Tls => return Some(Undecoded::Tls),
+            Protocol::Http2Preface => return Some(Undecoded::Http2),
+            Protocol::Other if self.is_whole => return Some(Undecoded::Other),
+            // Bytes that do not tell are few: they are the start of a known word.
+            Protocol::NeedMore => self.first = Some(whole.to_vec()),
+            Protocol::Http1Request | Protocol::Http1Response | Protocol::Other => {}
         }
+        None
     }
 
     fn start(&mut self, context: &Context, time: u64, arrived: Option<u64>) {
@@ -275,6 +245,9 @@ impl Conversation {
         let mut exchange = Exchange::new(id, context.tgid, time);
         // A request that was pipelined behind another one waited for it, not for the event loop.
         exchange.times.arrived = arrived.filter(|_| self.open.is_empty());
+        if self.pairing.is_in_doubt() {
+            exchange.partial.insert("pairing");
+        }
         self.open.push_back(exchange);
         self.receiving = Some(self.sequence);
         self.sequence = self.sequence.wrapping_add(1);
@@ -301,11 +274,6 @@ impl Conversation {
                 return true;
             }
         }
-        self.responses.expect(match head.method.as_str() {
-            "HEAD" => ExpectedRequest::Head,
-            "CONNECT" => ExpectedRequest::Connect,
-            _ => ExpectedRequest::Other,
-        });
         if let Some(exchange) = self.receiving() {
             exchange.llm = llm;
             exchange.request_head = Some(head);
@@ -329,9 +297,12 @@ impl Conversation {
 
     fn request_defect(&mut self, defect: Defect) {
         self.defects.push(defect);
+        if loses_framing(defect) && self.scope != Scope::Ignored {
+            self.pairing.miss_request();
+        }
         let Some(exchange) = self.open.back_mut() else { return };
         exchange.defects.insert(defect.as_str());
-        if matches!(defect, Defect::FramingLost | Defect::HeadHole | Defect::HeadMalformed) {
+        if loses_framing(defect) {
             exchange.partial.insert("request_framing");
         }
     }
@@ -341,6 +312,32 @@ impl Conversation {
         let touched = if sent { self.open.front_mut() } else { self.open.back_mut() };
         if let Some(exchange) = touched {
             exchange.partial.insert("lost");
+            exchange.evidence.lost = true;
+        }
+    }
+
+    /// A direction began before it was joined: what lies before that is not known.
+    pub fn joined_late(&mut self, sent: bool) {
+        if sent && !self.open.is_empty() {
+            self.miss_response();
+        } else if !sent {
+            self.pairing.miss_request();
+        }
+    }
+
+    /// The first record of what the server wrote since the connection was ignored. There should be one
+    /// request that it answers; with more, the answer to the first may be missing.
+    pub fn responses_resumed(&mut self) {
+        if self.open.len() > 1 {
+            self.miss_response();
+        }
+    }
+
+    /// Responses may be missing: none of what is open can be trusted.
+    fn miss_response(&mut self) {
+        self.pairing.miss_response();
+        for exchange in &mut self.open {
+            exchange.partial.insert("response_framing");
             exchange.evidence.lost = true;
         }
     }
@@ -359,6 +356,11 @@ impl Conversation {
             }
         };
         let (length, mut from) = (input_length(input), 0);
+        let skipped = self.responses.skipped();
+        let unanswered = self.open.iter().filter(|exchange| exchange.response_head.is_none());
+        let expected = unanswered
+            .map(|exchange| exchange.request_head.as_deref().map(ExpectedRequest::from).unwrap_or_default());
+        self.responses.expect_only(expected, self.pairing.may_skip());
         let mut decoder = std::mem::replace(&mut self.responses, ResponseDecoder::adopt());
         decoder.push_located(input, &mut |at, part| {
             let at = at as u64;
@@ -371,29 +373,35 @@ impl Conversation {
                     self.interim = (100..200).contains(&head.status) && head.status != 101;
                     let began = self.response_began.take();
                     if !self.interim
-                        && let Some(exchange) = self.open.front_mut()
+                        && let Some(exchange) = self.responding()
                     {
                         exchange.times.response_start = began;
                         exchange.response_head(head);
+                        requested(exchange, out);
                     }
                 }
                 Part::Body(bytes) => {
-                    if let Some(exchange) = self.open.front_mut() {
+                    if let Some(exchange) = self.responding() {
                         deliver(exchange, out, |exchange, sink| exchange.response_body(bytes, time, sink));
                     }
                 }
                 Part::BodyGap(length) => {
-                    if let Some(exchange) = self.open.front_mut() {
+                    if let Some(exchange) = self.responding() {
                         exchange.response_gap(length);
                     }
                 }
                 Part::End => {
-                    if let Some(exchange) = self.open.front_mut() {
-                        exchange.response_bytes += at.saturating_sub(from);
+                    let interim = std::mem::take(&mut self.interim);
+                    if let Some(exchange) = self.responding() {
+                        exchange.response_bytes =
+                            exchange.response_bytes.saturating_add(at.saturating_sub(from));
+                        if interim {
+                            exchange.times.response_end = None;
+                        }
                     }
                     from = at;
                     self.in_response = false;
-                    if !std::mem::take(&mut self.interim) {
+                    if !interim {
                         self.response_over(context, time, true, out);
                     }
                 }
@@ -405,40 +413,52 @@ impl Conversation {
                 Part::Request(_) => {}
             }
         });
+        if decoder.skipped() > skipped && !self.open.is_empty() {
+            self.miss_response();
+        }
         self.responses = decoder;
         if self.in_response
-            && let Some(exchange) = self.open.front_mut()
+            && let Some(exchange) = self.responding()
         {
-            exchange.response_bytes += length - from;
+            exchange.response_bytes = exchange.response_bytes.saturating_add(length.saturating_sub(from));
             exchange.times.response_end = Some(time);
         }
     }
 
     fn response_start(&mut self, context: &Context, time: u64, out: &mut dyn FnMut(Observation)) {
         // A head in the middle of a response: the end of the one before it was lost.
-        if self.in_response && !self.interim && self.open.front().is_some_and(|e| e.response_head.is_some()) {
+        if self.in_response && !self.interim && self.responding().is_some_and(|e| e.response_head.is_some()) {
+            self.response_over(context, time, false, out);
+        }
+        // Answers are missing: only the latest request can be the one that this one answers.
+        while self.pairing.may_skip() && self.open.len() > 1 {
+            self.responding = self.open.front().map(|exchange| exchange.id.sequence);
             self.response_over(context, time, false, out);
         }
         self.in_response = true;
         self.response_began = Some(time);
-        if let Some(exchange) = self.open.front_mut()
-            && exchange.started
-        {
-            requested(exchange, out);
+        self.responding = self.open.front().map(|exchange| exchange.id.sequence);
+        if self.responding.is_none() {
+            self.pairing.miss_request();
         }
+    }
+
+    fn responding(&mut self) -> Option<&mut Exchange> {
+        let sequence = self.responding?;
+        self.open.front_mut().filter(|exchange| exchange.id.sequence == sequence)
     }
 
     fn response_defect(&mut self, defect: Defect) {
         self.defects.push(defect);
-        let Some(exchange) = self.open.front_mut() else { return };
-        exchange.defects.insert(defect.as_str());
-        if matches!(defect, Defect::FramingLost | Defect::HeadHole | Defect::HeadMalformed) {
-            exchange.partial.insert("response_framing");
-            exchange.evidence.lost = true;
+        if loses_framing(defect) {
+            self.miss_response();
+        }
+        if let Some(exchange) = self.open.front_mut() {
+            exchange.defects.insert(defect.as_str());
         }
     }
 
-    /// The response at the front is over.
+    /// The response in progress is over.
     fn response_over(
         &mut self,
         context: &Context,
@@ -446,9 +466,13 @@ impl Conversation {
         framing_ended: bool,
         out: &mut dyn FnMut(Observation),
     ) {
-        let Some(mut exchange) = self.open.pop_front() else { return };
+        let is_known = self.responding().is_some();
+        self.responding = None;
+        let Some(mut exchange) = self.open.pop_front_if(|_| is_known) else { return };
         if framing_ended {
             exchange.times.response_end = Some(time);
+            let next = self.open.front().map(|next| next.times.request_start);
+            self.pairing.answered(time, next, self.requests.is_synchronised());
         }
         exchange.evidence.framing_ended = framing_ended;
         finish(exchange, context, time, out);
@@ -471,10 +495,6 @@ impl Conversation {
 
     /// The connection is over: what is open ends here.
     pub fn end(&mut self, context: &Context, time: u64, end: End, out: &mut dyn FnMut(Observation)) {
-        if self.is_ignored() {
-            self.open.clear();
-            return;
-        }
         let mut ended = false;
         let mut defects = Vec::new();
         // A response without a length ends with its connection (RFC 9112 section 6.3).
@@ -493,12 +513,20 @@ impl Conversation {
             self.response_defect(defect);
         }
         while let Some(mut exchange) = self.open.pop_front() {
+            let is_responding = self.responding.take() == Some(exchange.id.sequence);
             let evidence = &mut exchange.evidence;
             evidence.connection_over = end != End::Dropped;
-            evidence.framing_ended = std::mem::take(&mut ended) && end == End::Closed;
+            evidence.ended_by_close = std::mem::take(&mut ended) && is_responding && end == End::Closed;
+            // Neither tells how far its directions came.
+            if matches!(end, End::Dropped | End::Exited) {
+                exchange.partial.insert("end_not_seen");
+            }
             if end == End::Dropped {
                 evidence.lost = true;
-                exchange.partial.insert("end_not_seen");
+            }
+            if self.scope != Scope::Observed {
+                evidence.lost = true;
+                exchange.partial.insert("undecoded");
             }
             finish(exchange, context, time, out);
         }

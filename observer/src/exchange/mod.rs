@@ -4,15 +4,18 @@
 //! [`Observation`]s, and what the kernel side should do with the connection.
 
 mod content;
+mod context;
 mod conversation;
 mod observation;
 mod one;
 mod outcome;
+mod pairing;
 mod record;
 mod summary;
 mod tokens;
 
-pub use conversation::{Context, Conversation, End, Undecoded};
+pub use context::{Context, End, Undecoded};
+pub use conversation::Conversation;
 pub use observation::{ExchangeId, Observation};
 pub use record::{Clocks, Gaps, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
 

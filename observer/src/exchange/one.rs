@@ -40,6 +40,7 @@ pub(super) enum Progress {
 }
 
 /// One exchange.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Exchange {
     pub(super) id: ExchangeId,
     pub(super) tgid: u32,
@@ -64,6 +65,10 @@ pub(super) struct Exchange {
     pub(super) fingerprint: Option<String>,
     pub(super) provider: Option<&'static str>,
     pub(super) queue: Option<f64>,
+    /// Bytes of the request's content were not captured.
+    pub(super) request_holed: bool,
+    /// Bytes of the response's content were not captured.
+    response_holed: bool,
     pub(super) evidence: Evidence,
     pub(super) phase: Phase,
     /// It was reported as an LLM request.
@@ -100,6 +105,8 @@ impl Exchange {
             fingerprint: None,
             provider: None,
             queue: None,
+            request_holed: false,
+            response_holed: false,
             evidence: Evidence::default(),
             phase: Phase::Receiving,
             started: false,
@@ -126,6 +133,12 @@ impl Exchange {
         }
     }
 
+    /// Choices asked for, if that is known.
+    pub(super) fn choices(&self) -> Option<u32> {
+        let is_read = self.times.request_end.is_some() && !self.request_holed;
+        self.request.choices.or(is_read.then_some(1)).map(|choices| choices.max(1))
+    }
+
     pub(super) fn request_body(&mut self, bytes: &[u8]) {
         if let Some((dialect, _)) = self.llm {
             let request = &mut self.request;
@@ -134,6 +147,7 @@ impl Exchange {
     }
 
     pub(super) fn request_gap(&mut self, length: u64) {
+        self.request_holed = true;
         self.request_content.gap(length);
     }
 
@@ -176,6 +190,7 @@ impl Exchange {
         if let Some(content) = &mut self.content {
             content.gap(length);
         }
+        self.response_holed = true;
         if self.evidence.streamed {
             self.partial.insert("response_hole");
             self.evidence.lost = true;
@@ -211,11 +226,30 @@ impl Exchange {
             Told::Incomplete => {
                 self.defects.insert("event_incomplete");
             }
-            Told::Document { facts, complete } => {
-                self.counts.add_plain(&facts);
-                if !complete && self.response_bytes > 0 {
-                    self.defects.insert("document_incomplete");
+            Told::Document { mut facts, complete } => {
+                self.evidence.terminated = complete;
+                self.evidence.broke_off = !complete && !self.response_holed;
+                if !complete {
+                    // Counts that broke off are parts of counts.
+                    if self.evidence.broke_off {
+                        (facts.usage, facts.engine) = Default::default();
+                    }
+                    facts.ids = 0;
+                    // With a hole in it, only framing can tell whether it came to its end.
+                    if self.response_holed && !self.evidence.framing_ended {
+                        self.partial.insert("response_hole");
+                        self.evidence.lost = true;
+                        self.evidence.broke_off = true;
+                    }
+                    // Of several choices, the last one's may be missing.
+                    if self.choices().is_none_or(|choices| choices > 1) {
+                        facts.finish_reason = None;
+                    }
+                    if self.response_bytes > 0 {
+                        self.defects.insert("document_incomplete");
+                    }
                 }
+                self.counts.add_plain(&facts);
                 self.note(facts);
             }
         }

@@ -12,8 +12,12 @@ pub(super) struct Evidence {
     pub(super) streamed: bool,
     /// Its framing came to its end: length, last chunk, or an orderly close where the close is the end.
     pub(super) framing_ended: bool,
-    /// The stream's own terminator came, or what stands for it.
+    /// The server's close ended a response that only a close could end.
+    pub(super) ended_by_close: bool,
+    /// The stream's own terminator came, or the whole of a plain document.
     pub(super) terminated: bool,
+    /// A plain document broke off, and not for want of bytes that were not captured.
+    pub(super) broke_off: bool,
     /// An error object was in the body.
     pub(super) error: bool,
     /// The engine said that it aborted.
@@ -31,7 +35,9 @@ pub(super) fn judge(evidence: &Evidence) -> Outcome {
         status,
         streamed,
         framing_ended,
+        ended_by_close,
         terminated,
+        broke_off,
         error,
         abort,
         client_gone,
@@ -49,6 +55,8 @@ pub(super) fn judge(evidence: &Evidence) -> Outcome {
             Outcome::Unknown
         }
     };
+    // A close may also be how a response was cut off.
+    let framing_ended = framing_ended || ended_by_close && !client_gone && !broke_off;
     match status {
         None => cut(),
         // 503 with its status line is the answer of a server without capacity (RFC 9110 section 15.6.4).
@@ -59,7 +67,7 @@ pub(super) fn judge(evidence: &Evidence) -> Outcome {
         Some(_) if error => Outcome::ServerError,
         Some(_) if abort => Outcome::AbortedByServer,
         // Clients hang up at the terminator, before the last chunk of the framing: they have it all.
-        Some(_) if streamed && terminated => Outcome::Ok,
+        Some(_) if terminated => Outcome::Ok,
         Some(_) if !framing_ended => cut(),
         Some(_) if streamed && lost => Outcome::Unknown,
         Some(_) if streamed => Outcome::Unterminated,

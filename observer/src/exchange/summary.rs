@@ -1,7 +1,7 @@
 //! A finished exchange becomes a request record.
 
 use super::{
-    conversation::Context,
+    context::Context,
     one::Exchange,
     outcome,
     record::{Clocks, Gaps, Queue, RequestRecord, Role},
@@ -24,14 +24,14 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
     let first = exchange.id.sequence == 0;
     let accepted = context.accepted.filter(|_| first);
     let connected = context.connected.filter(|_| first);
-    let tokens = exchange.counts.best();
+    let tokens = exchange.counts.best(exchange.evidence.terminated);
     let since = |from: u64, to: u64| round(seconds(to.saturating_sub(from)));
     let choices = exchange.request.choices.unwrap_or(1).max(1);
 
     let tpot = (|| {
         let (first, last) = (times.first_token?, times.last_token?);
         let n = tokens.output_total()?.checked_sub(exchange.counts.in_first())?;
-        (streamed && choices == 1 && n >= 1).then(|| since(first, last) / n as f64)
+        (streamed && exchange.choices() == Some(1) && n >= 1).then(|| since(first, last) / n as f64)
     })();
     let field = |head: Option<&crate::http::Fields>, name: &str| {
         head.and_then(|fields| fields.text(name)).map(|text| text.chars().take(256).collect::<String>())

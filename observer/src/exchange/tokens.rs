@@ -7,8 +7,10 @@ use crate::llm::{Facts, Usage};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     usage: Usage,
-    /// The last `usage` came after all tokens.
-    usage_is_final: bool,
+    /// No tokens came after the last `usage`.
+    usage_is_latest: bool,
+    /// An event told why generation ended.
+    finished: bool,
     engine: Usage,
     ids: u64,
     /// Events that bore tokens.
@@ -28,13 +30,12 @@ impl Counts {
                     if facts.ids > 0 { Some(facts.ids) } else { facts.usage.output.filter(|n| *n > 0) };
             }
         }
+        self.finished |= facts.finish_reason.is_some();
         if facts.usage.is_some() {
             self.usage = facts.usage;
-            // Continuous usage rides on token-bearing events; the final one follows them, or is on the event
-            // that says why generation ended.
-            self.usage_is_final = !bears || facts.finish_reason.is_some();
+            self.usage_is_latest = true;
         } else if bears {
-            self.usage_is_final = false;
+            self.usage_is_latest = false;
         }
         if facts.engine.is_some() {
             self.engine = facts.engine;
@@ -45,7 +46,8 @@ impl Counts {
     /// A plain response is one document: its usage is final, and what it bears was not an event.
     pub(super) fn add_plain(&mut self, facts: &Facts) {
         self.usage = facts.usage;
-        self.usage_is_final = true;
+        self.usage_is_latest = true;
+        self.finished = true;
         self.engine = facts.engine;
         self.ids = facts.ids;
     }
@@ -55,10 +57,12 @@ impl Counts {
         self.first.unwrap_or(1)
     }
 
-    /// The best source's counts.
-    pub(super) fn best(&self) -> Tokens {
+    /// The best source's counts; `terminated` if the stream came to its end.
+    pub(super) fn best(&self, terminated: bool) -> Tokens {
         if self.usage.is_some() {
-            let source = if self.usage_is_final { TokenSource::Usage } else { TokenSource::UsagePartial };
+            // Continuous usage rides on every event: it is final once generation ended.
+            let is_final = self.usage_is_latest && (self.finished || terminated);
+            let source = if is_final { TokenSource::Usage } else { TokenSource::UsagePartial };
             return disjoint(self.usage, source);
         }
         if self.engine.is_some() {
@@ -107,28 +111,31 @@ mod tests {
         let mut counts = Counts::default();
         counts.add(&event(true, None, false));
         counts.add(&event(true, None, false));
-        assert_eq!(counts.best().source, Some(TokenSource::Estimated));
-        assert_eq!(counts.best().output, Some(2));
+        assert_eq!(counts.best(false).source, Some(TokenSource::Estimated));
+        assert_eq!(counts.best(false).output, Some(2));
         counts.add(&Facts {
             engine: Usage { input: Some(12), input_cached: Some(4), output: Some(5), ..Usage::default() },
             ..Facts::default()
         });
-        let tokens = counts.best();
+        let tokens = counts.best(false);
         assert_eq!((tokens.source, tokens.output), (Some(TokenSource::Engine), Some(5)));
         assert_eq!((tokens.input, tokens.input_cached, tokens.input_total()), (Some(8), Some(4), Some(12)));
         counts.add(&event(false, Some(6), false));
-        assert_eq!(counts.best().source, Some(TokenSource::Usage));
+        assert_eq!(counts.best(true).source, Some(TokenSource::Usage));
     }
 
     #[test]
     fn continuous_usage_is_partial_until_the_end() {
         let mut counts = Counts::default();
+        // The chunk that names the role bears no token, and comes first.
+        counts.add(&event(false, Some(0), false));
+        assert_eq!(counts.best(false).source, Some(TokenSource::UsagePartial));
         counts.add(&event(true, Some(2), false));
         counts.add(&event(true, Some(3), false));
-        assert_eq!(counts.best().source, Some(TokenSource::UsagePartial));
+        assert_eq!(counts.best(false).source, Some(TokenSource::UsagePartial));
         assert_eq!(counts.in_first(), 2);
         counts.add(&event(true, Some(4), true));
-        assert_eq!(counts.best().source, Some(TokenSource::Usage));
+        assert_eq!(counts.best(false).source, Some(TokenSource::Usage));
     }
 
     #[test]
@@ -137,6 +144,6 @@ mod tests {
         let mut zero = event(true, Some(0), false);
         zero.usage.input = Some(0);
         counts.add(&zero);
-        assert_eq!(counts.best().source, Some(TokenSource::Estimated));
+        assert_eq!(counts.best(false).source, Some(TokenSource::Estimated));
     }
 }

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::body::json::{Field, Value};
 
+/// An error that has told neither its type nor its code.
+const UNNAMED: &str = "error";
+
 /// `POST …/chat/completions`.
 pub(super) const CHAT: OpenAi = OpenAi { suffix: "/chat/completions", operation: Operation::Chat };
 
@@ -122,13 +125,15 @@ fn top(path: &str, value: Value<'_>, facts: &mut Facts) {
         // `{"error": {"type", "code", "message"}}`; TGI and others: `{"error": "…", "error_type": "…"}`;
         // SGLang, plain: `{"object": "error", "type", "code"}`.
         ("error.type" | "error_type", Value::String { text, .. }) => facts.error = name(text),
-        ("error.code", Value::String { text, .. }) => facts.error = facts.error.take().or(name(text)),
-        ("error.code", Value::Number(text)) => facts.error = facts.error.take().or(name(text)),
+        ("error.code", Value::String { text, .. } | Value::Number(text)) => {
+            let named = facts.error.take().filter(|error| error != UNNAMED);
+            facts.error = named.or_else(|| name(text)).or_else(|| Some(UNNAMED.into()));
+        }
         ("error.message" | "error", Value::String { .. }) => {
-            facts.error.get_or_insert_with(|| "error".into());
+            facts.error.get_or_insert_with(|| UNNAMED.into());
         }
         ("object", Value::String { text: "error", .. }) => {
-            facts.error.get_or_insert_with(|| "error".into());
+            facts.error.get_or_insert_with(|| UNNAMED.into());
         }
         ("type", Value::String { text, .. }) if facts.error.is_some() => {
             facts.error = name(text).or(facts.error.take());

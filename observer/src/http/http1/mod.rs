@@ -78,6 +78,11 @@ impl RequestDecoder {
         self.0.finish(&mut |_, part| sink(part));
     }
 
+    /// Whether it is known where messages start and end.
+    pub fn is_synchronised(&self) -> bool {
+        self.0.is_synchronised()
+    }
+
     /// The connection was upgraded, as its responses told: the rest of this direction is skipped.
     pub fn upgrade(&mut self) {
         self.0.upgrade();
@@ -104,6 +109,12 @@ impl ResponseDecoder {
     /// For a connection that is joined midway: skips bytes until a push starts with a response head.
     pub fn adopt() -> Self {
         Self(Stream::adopt(Side::Response))
+    }
+
+    /// As [`Self::expect`], of all that are waiting: whatever was expected before is forgotten. If responses
+    /// may be `missing`, the next one answers the latest request.
+    pub fn expect_only(&mut self, requests: impl Iterator<Item = ExpectedRequest>, missing: bool) {
+        self.0.expect_only(requests, missing);
     }
 
     /// A request was seen, whose response is still to come. Call it once per request, in order.

@@ -56,6 +56,8 @@ pub(super) struct Stream {
     head: Vec<u8>,
     pending: VecDeque<ExpectedRequest>,
     pending_overflowed: bool,
+    /// Messages of this direction may have been lost since the last head.
+    missing: bool,
     skipped: u64,
 }
 
@@ -74,6 +76,7 @@ impl Stream {
             head: Vec::new(),
             pending: VecDeque::new(),
             pending_overflowed: false,
+            missing: false,
             skipped: 0,
         }
     }
@@ -86,8 +89,12 @@ impl Stream {
         self.skipped
     }
 
+    pub(super) fn is_synchronised(&self) -> bool {
+        !matches!(self.state, State::Skip | State::Lost)
+    }
+
     pub(super) fn upgrade(&mut self) {
-        self.skipped += self.head.len() as u64;
+        self.skipped = self.skipped.saturating_add(self.head.len() as u64);
         self.head = Vec::new();
         self.state = State::Opaque;
     }
@@ -98,6 +105,12 @@ impl Stream {
             self.pending_overflowed = true;
         }
         self.pending.push_back(request);
+    }
+
+    pub(super) fn expect_only(&mut self, requests: impl Iterator<Item = ExpectedRequest>, missing: bool) {
+        self.missing = missing;
+        self.pending.clear();
+        self.pending.extend(requests.take(PENDING));
     }
 
     pub(super) fn push(&mut self, input: Input<'_>, sink: Sink<'_>) {
@@ -151,6 +164,7 @@ impl Stream {
                         Step::Malformed => {
                             sink(at + used, Part::Defect(Defect::ChunkMalformed));
                             self.state = State::Lost;
+                            self.missing = true;
                         }
                     }
                     used
@@ -164,7 +178,7 @@ impl Stream {
                     rest.len()
                 }
                 State::Skip | State::Opaque => {
-                    self.skipped += rest.len() as u64;
+                    self.skipped = self.skipped.saturating_add(rest.len() as u64);
                     rest.len()
                 }
             };
@@ -175,7 +189,10 @@ impl Stream {
         match &mut self.state {
             State::Idle => self.lose(Defect::FramingLost, hole, 0, sink),
             State::Head(_) => self.lose(Defect::HeadHole, hole, 0, sink),
-            State::Skip | State::Opaque => self.skipped = self.skipped.saturating_add(hole),
+            State::Skip | State::Opaque => {
+                self.missing |= !self.pending.is_empty();
+                self.skipped = self.skipped.saturating_add(hole);
+            }
             State::UntilClose | State::Lost => sink(0, Part::BodyGap(hole)),
             State::Length(left) if hole < *left => {
                 *left -= hole;
@@ -198,6 +215,7 @@ impl Stream {
                     sink(0, Part::Defect(Defect::FramingLost));
                     sink(0, Part::BodyGap(hole - content));
                     self.state = State::Lost;
+                    self.missing = true;
                 }
             }
         }
@@ -207,12 +225,13 @@ impl Stream {
     fn join(&mut self, bytes: &[u8]) -> usize {
         let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let used = if is_head(self.side, bytes.get(blank..).unwrap_or_default()) {
-            self.synchronise();
+            self.state = State::Idle;
             blank
         } else {
+            self.missing |= !self.pending.is_empty();
             bytes.len()
         };
-        self.skipped += used as u64;
+        self.skipped = self.skipped.saturating_add(used as u64);
         used
     }
 
@@ -221,7 +240,7 @@ impl Stream {
         let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let side = self.side;
         if is_head(side, bytes.get(blank..).unwrap_or_default()) {
-            self.synchronise();
+            self.state = State::Idle;
             return blank;
         }
         let found = resume::find(bytes, |rest| is_head(side, rest));
@@ -239,12 +258,14 @@ impl Stream {
         found.line
     }
 
-    /// A head comes next, after something was lost. Responses before it may have been lost as well, so only
-    /// the latest request can be the one that it answers (exact unless requests were pipelined).
-    fn synchronise(&mut self) {
-        let excess = self.pending.len().saturating_sub(1);
-        self.pending.drain(..excess);
-        self.state = State::Idle;
+    /// A head starts here. If something was lost, responses before it may have been lost as well, so only the
+    /// latest request can be the one that it answers (exact unless requests were pipelined).
+    fn start(&mut self) {
+        if std::mem::take(&mut self.missing) {
+            let excess = self.pending.len().saturating_sub(1);
+            self.pending.drain(..excess);
+        }
+        self.state = State::Head(Line::Empty);
     }
 
     fn idle(&mut self, rest: &[u8], at: usize, sink: Sink<'_>) -> usize {
@@ -253,7 +274,7 @@ impl Stream {
         let Some(start) = rest.get(blank..).filter(|start| !start.is_empty()) else { return blank };
         if plausible(self.side, start.get(..1).unwrap_or_default()) {
             sink(at + blank, Part::Start);
-            self.state = State::Head(Line::Empty);
+            self.start();
         } else {
             self.lose(Defect::HeadMalformed, 0, at + blank, sink);
         }
@@ -336,6 +357,7 @@ impl Stream {
         self.skipped = self.skipped.saturating_add(skipped + self.head.len() as u64);
         self.head = Vec::new();
         self.state = State::Skip;
+        self.missing = true;
         sink(at, Part::Defect(defect));
     }
 }
