@@ -82,7 +82,8 @@ pub fn next(s: &mut Scratch) -> bool {
     if remaining == 0 {
         return false;
     }
-    let last = s.parts + 1 >= u64::from(limits::PARTS_PER_CALL);
+    let parts = s.parts + 1;
+    let last = parts >= u64::from(limits::PARTS_PER_CALL);
     let mut want = s.head;
     if want > u64::from(limits::PART) {
         want = u64::from(limits::PART);
@@ -91,6 +92,10 @@ pub fn next(s: &mut Scratch) -> bool {
         want = remaining;
     }
     s.head -= want;
+    if parts + 1 >= u64::from(limits::PARTS_PER_CALL) {
+        // The last part is for the tail.
+        s.head = 0;
+    }
     let mut covers = want;
     if last {
         covers = remaining;
@@ -108,7 +113,7 @@ pub fn next(s: &mut Scratch) -> bool {
     s.skip += covers - filled;
 
     s.remaining = remaining - covers;
-    s.parts += 1;
+    s.parts = parts;
     s.record.length = covers as u32;
     s.record.captured = filled as u32;
     let length = core::mem::size_of::<Data>() as u64 + filled;

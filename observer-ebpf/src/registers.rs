@@ -14,6 +14,9 @@ pub mod number {
         pub const READV: u64 = 19;
         pub const RECVFROM: u64 = 45;
         pub const RECVMSG: u64 = 47;
+        pub const RECVMMSG: u64 = 299;
+        pub const SENDMMSG: u64 = 307;
+        pub const SPLICE: u64 = 275;
     }
     #[cfg(bpf_target_arch = "aarch64")]
     mod arch {
@@ -24,8 +27,11 @@ pub mod number {
         pub const READV: u64 = 65;
         pub const RECVFROM: u64 = 207;
         pub const RECVMSG: u64 = 212;
+        pub const RECVMMSG: u64 = 243;
+        pub const SENDMMSG: u64 = 269;
+        pub const SPLICE: u64 = 76;
     }
-    pub use arch::{ACCEPT, ACCEPT4, LISTEN, READ, READV, RECVFROM, RECVMSG};
+    pub use arch::{ACCEPT, ACCEPT4, LISTEN, READ, READV, RECVFROM, RECVMMSG, RECVMSG, SENDMMSG, SPLICE};
 }
 
 /// The arguments that probes look at.

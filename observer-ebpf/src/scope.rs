@@ -116,6 +116,12 @@ pub fn is_post_to_v1(first: u64, available: u32) -> bool {
     available >= 8 && first == word(b"POST /v1")
 }
 
+/// Whether they are the start of a TLS handshake record (RFC 8446 section 5.1).
+#[inline(always)]
+pub fn is_tls(first: u64, available: u32) -> bool {
+    available >= 2 && first & 0xffff == 0x0316
+}
+
 /// Whether they are the start of an HTTP/1 response: the process is a client here.
 #[inline(always)]
 pub fn is_response(first: u64, available: u32) -> bool {

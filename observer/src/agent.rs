@@ -129,6 +129,7 @@ fn statistics(capture: &Capture) -> AgentStats {
         received: stats.received + capture.malformed,
         decoded: stats.decoded,
         defects: capture.pipeline.defects().clone(),
+        lost_bytes: stats.lost_bytes,
         evicted: stats.evicted,
         dropped: BTreeMap::from([
             ("malformed", capture.malformed),

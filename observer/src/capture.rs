@@ -19,8 +19,11 @@ use crate::{
     pipeline::{Limits, Pipeline},
 };
 
-/// Records taken from the ring before anything else gets its turn.
+/// Records taken from the ring before what follows from them is passed on.
 const BATCH: usize = 4096;
+
+/// Batches before anything else gets its turn, however fast the ring fills.
+const BATCHES: usize = 16;
 
 /// How long the ring may wait to be read: timestamps are the kernel's, so this delays, but falsifies nothing.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -67,7 +70,11 @@ pub struct Capture {
     scope: Scope,
     /// Ended connections and when they ended.
     ended: VecDeque<(u64, u64)>,
+    /// The same connections.
+    ending: HashSet<u64>,
     gone: HashSet<u32>,
+    /// Processes whose leader is known to be gone, and that nothing else is known of.
+    suspects: HashSet<u32>,
     next_housekeeping: u64,
     /// Runs of the system call probes that the kernel skipped.
     missed: u64,
@@ -98,7 +105,9 @@ impl Capture {
             processes: HashMap::new(),
             scope,
             ended: VecDeque::new(),
+            ending: HashSet::new(),
             gone: HashSet::new(),
+            suspects: HashSet::new(),
             next_housekeeping: 0,
             missed: 0,
         };
@@ -146,9 +155,9 @@ impl Capture {
         }
     }
 
-    /// Takes everything that is in the ring.
-    pub fn drain(&mut self, sink: &mut impl Sink) {
-        loop {
+    /// Takes what is in the ring, up to a bound: under overload there is always more. Whether there was less.
+    pub fn drain(&mut self, sink: &mut impl Sink) -> bool {
+        for _ in 0..BATCHES {
             let mut lifecycle = Vec::new();
             let Self { kernel, pipeline, malformed, .. } = self;
             let taken = kernel.poll(BATCH, |raw| {
@@ -175,9 +184,10 @@ impl Capture {
             }
             self.pass_on(sink);
             if taken < BATCH {
-                break;
+                return true;
             }
         }
+        false
     }
 
     fn lifecycle(&mut self, tgid: u32, kind: u32, exit: Option<bool>, sink: &mut impl Sink) {
@@ -197,9 +207,15 @@ impl Capture {
     }
 
     fn look_for_end(&mut self, tgid: u32, sink: &mut impl Sink) {
-        if self.gone.contains(&tgid) || !is_gone(tgid) {
+        if self.gone.contains(&tgid) {
             return;
         }
+        if !is_gone(tgid) {
+            // Its leader is gone, or it was not yet to be seen that all of it is.
+            self.suspects.insert(tgid);
+            return;
+        }
+        self.suspects.remove(&tgid);
         let exit = Exit {
             header: Header {
                 kind: Kind::Exit as u32,
@@ -242,11 +258,11 @@ impl Capture {
         while let Some((tgid, cause, bytes)) = self.pipeline.poll_undecoded() {
             sink.undecoded(tgid, cause, bytes);
         }
-        if let Some(connection) = self.pipeline.poll_ended() {
-            let now = monotonic();
-            self.ended.push_back((now, connection));
-            while let Some(connection) = self.pipeline.poll_ended() {
-                self.ended.push_back((now, connection));
+        let mut now = None;
+        while let Some(connection) = self.pipeline.poll_ended() {
+            // Its TCP goes on ending after its last descriptor did.
+            if self.ending.insert(connection) {
+                self.ended.push_back((*now.get_or_insert_with(monotonic), connection));
             }
         }
     }
@@ -262,13 +278,17 @@ impl Capture {
             && now.saturating_sub(ended) >= GRACE
         {
             self.ended.pop_front();
-            self.kernel.tables.forget(connection);
+            self.ending.remove(&connection);
+            // It may have come back: through another descriptor, or because it was given up for its memory.
+            if !self.pipeline.follows(connection) {
+                self.kernel.tables.forget(connection);
+            }
         }
-        let suspects: Vec<u32> =
-            self.processes.keys().copied().filter(|tgid| !self.gone.contains(tgid)).collect();
-        for tgid in suspects {
+        let known: Vec<u32> = self.processes.keys().chain(&self.suspects).copied().collect();
+        for tgid in known {
             self.look_for_end(tgid, sink);
         }
+        self.suspects.retain(|tgid| !self.processes.contains_key(tgid));
         self.pass_on(sink);
         if !self.gone.is_empty() {
             self.kernel.tables.sweep(&self.gone);
@@ -284,10 +304,11 @@ impl Capture {
         self.processes.iter().map(|(tgid, process)| (*tgid, process))
     }
 
-    /// Takes what is left in the ring, then detaches every probe.
+    /// Detaches every probe, then takes what is left in the ring.
     pub fn stop(mut self, sink: &mut impl Sink) {
-        self.drain(sink);
         self.kernel.detach();
+        // Nothing is added any more.
+        while !self.drain(sink) {}
     }
 }
 

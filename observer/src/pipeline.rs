@@ -187,6 +187,8 @@ impl Pipeline {
     ) -> bool {
         let Some(tracked) = self.connections.get_mut(&id) else {
             self.stats.late += 1;
+            // The kernel side may know it all the same: it was not taken in, or its opening was lost.
+            self.ended.push_back(id);
             return true;
         };
         let mut road =
@@ -223,7 +225,8 @@ impl Pipeline {
             *self.defects.entry(defect).or_default() += 1;
         }
         let Connection { received, sent, .. } = &tracked.connection;
-        if let Some(cause) = tracked.conversation.undecoded() {
+        // Of what is no protocol known here the kernel side counts no bytes.
+        if let Some(cause) = tracked.conversation.undecoded().filter(|cause| *cause != Undecoded::Other) {
             let bytes = received.position().saturating_add(sent.position());
             self.undecoded.push_back((tracked.connection.tgid, cause, bytes));
         }
@@ -298,6 +301,11 @@ impl Pipeline {
     /// Defects of HTTP messages, by name, whether or not the exchange was one with an LLM.
     pub fn defects(&self) -> &BTreeMap<&'static str, u64> {
         &self.defects
+    }
+
+    /// Whether a connection is followed now.
+    pub fn follows(&self, connection: u64) -> bool {
+        self.connections.contains_key(&connection)
     }
 
     /// LLM exchanges that are open.

@@ -11,12 +11,14 @@ use observer_ebpf::{COUNTERS, Counter};
 pub struct AgentStats {
     /// Counters of the kernel side, summed over CPUs, in the order of [`Counter::ALL`].
     pub kernel: [u64; COUNTERS as usize],
-    /// Records that user space took out of the ring.
+    /// Records that user space took in: out of the ring, and the few that it makes itself.
     pub received: u64,
     /// Records that the core consumed.
     pub decoded: u64,
     /// Records that user space did not decode, by cause.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Bytes of followed connections whose records never came, by what positions tell.
+    pub lost_bytes: u64,
     /// Defects of HTTP messages on the wire, by name.
     pub defects: BTreeMap<&'static str, u64>,
     /// Connections that were given up because all together held too much memory.
@@ -30,7 +32,7 @@ pub struct AgentStats {
 /// One probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Probe {
-    /// Its name, such as `raw_tp/sys_enter`.
+    /// Its name, such as `sys_enter`.
     pub name: String,
     /// Whether it is attached; what the kernel lacks is a degraded mode with a name.
     pub attached: bool,

@@ -7,9 +7,11 @@ calls that MODE names. Prints its port.
     one-write     all events in one write                 peek        requests are peeked before they are read
     recvmsg       requests are read by recvmsg in pieces  bytewise    requests are read byte by byte
     trunc         the request's content is discarded with MSG_TRUNC
+    dup           responses go through a descriptor made by dup            fcntl    through one made by F_DUPFD
     nonblocking   a small send buffer: writes are short or would block
 """
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -80,6 +82,12 @@ def respond(connection):
             sent = 0
             while sent < total:
                 sent += os.sendfile(connection.fileno(), file.fileno(), sent, total - sent)
+    elif mode in ("dup", "fcntl"):
+        number = connection.fileno()
+        other = os.dup(number) if mode == "dup" else fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)
+        for chunk in every:
+            os.write(other, chunk)
+        os.close(other)
     elif mode == "one-write":
         connection.sendall(b"".join(every))
     elif mode == "nonblocking":

@@ -2,7 +2,7 @@
 """A bare HTTP/1.1 server that answers like an OpenAI-compatible engine. No framework: every system call is
 the one written here.
 
-    openai_server.py [--fork] [--leader-exits] [--cloexec-exec] [--events N] [--plain] ...
+    openai_server.py [--mode thread|fork|leader-exits|inline] [--events N] [--gap SECONDS]
 
 Prints its port, then serves until it is killed.
 """
@@ -10,15 +10,13 @@ import argparse
 import json
 import os
 import socket
-import sys
 import threading
 import time
 
 arguments = argparse.ArgumentParser()
-arguments.add_argument("--mode", default="thread", choices=["thread", "fork", "exec", "leader-exits", "inline"])
+arguments.add_argument("--mode", default="thread", choices=["thread", "fork", "leader-exits", "inline"])
 arguments.add_argument("--events", type=int, default=4)
 arguments.add_argument("--gap", type=float, default=0.0)
-arguments.add_argument("--fd", type=int, default=-1)
 options = arguments.parse_args()
 
 
@@ -102,20 +100,9 @@ def accept_forever(listener):
                 pass
         elif options.mode == "inline":
             serve(connection)
-        elif options.mode == "exec":
-            # The child inherits the connection over an exec and serves it under a new program.
-            if os.fork() == 0:
-                listener.close()
-                os.set_inheritable(connection.fileno(), True)
-                os.execv(sys.executable, [sys.executable, __file__, "--fd", str(connection.fileno())])
-            connection.close()
         else:
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
-
-if options.fd >= 0:
-    serve(socket.socket(fileno=options.fd))
-    sys.exit(0)
 
 listener = socket.create_server(("127.0.0.1", 0), backlog=512)
 print(listener.getsockname()[1], flush=True)

@@ -46,6 +46,8 @@ pub struct Seen {
     pub started: HashMap<String, u64>,
     /// Deliveries.
     pub deliveries: usize,
+    /// Bytes that were not decoded, by cause.
+    pub undecoded: Vec<(&'static str, u64)>,
     /// Raw records by process and kind, with the data records' covered and captured bytes.
     pub raw: HashMap<u32, Raw>,
     /// Raw records, copied, if asked for.
@@ -77,6 +79,8 @@ pub struct Raw {
     pub oom: u64,
     /// Final positions of its connections, summed: received, sent.
     pub final_positions: (u64, u64),
+    /// The highest of them.
+    pub highest: (u64, u64),
 }
 
 /// What is known when a capture has stopped.
@@ -127,6 +131,7 @@ impl Sink for Collect {
             Record::Open(_) => of.open += 1,
             Record::Close(close) => {
                 of.close += 1;
+                of.highest = (of.highest.0.max(close.received), of.highest.1.max(close.sent));
                 of.final_positions.0 += close.received;
                 of.final_positions.1 += close.sent;
             }
@@ -139,6 +144,10 @@ impl Sink for Collect {
         if let Some(recording) = &mut seen.recording {
             recording.push(raw.to_vec());
         }
+    }
+
+    fn undecoded(&mut self, _tgid: u32, cause: &'static str, bytes: u64) {
+        self.0.lock().expect("collector").undecoded.push((cause, bytes));
     }
 
     fn observation(&mut self, observation: Observation) {
@@ -235,7 +244,7 @@ fn run(
     while !stop.load(Ordering::Relaxed) {
         capture.turn(&mut sink);
     }
-    capture.drain(&mut sink);
+    while !capture.drain(&mut sink) {}
     let (counts, missed) = (capture.kernel.counts(), capture.kernel.missed());
     let report = Report {
         counts,

@@ -78,6 +78,27 @@ fn a_plain_web_server_costs_nothing_for_get_and_one_record_for_post() {
     assert!(live.stop().seen.records.is_empty());
 }
 
+/// A streamed completion, to its end.
+fn complete(stream: &mut TcpStream, model: &str) {
+    send(stream, &format!(r#"{{"model":"{model}","stream":true,"messages":[]}}"#));
+}
+
+/// A request for a stream, which is read to its end.
+fn send(stream: &mut TcpStream, body: &str) {
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("request");
+    let mut all = Vec::new();
+    let mut buffer = [0; 4096];
+    while !all.ends_with(b"\r\n0\r\n\r\n") {
+        let n = stream.read(&mut buffer).expect("response");
+        assert!(n > 0, "the response ended early");
+        all.extend_from_slice(&buffer[..n]);
+    }
+}
+
 /// Pooled clients ask for something else first.
 fn first_then_completion(first: &str) {
     let live = Live::start_default();
@@ -87,18 +108,7 @@ fn first_then_completion(first: &str) {
         exchange(&mut stream, &format!("GET {first} HTTP/1.1\r\nHost: x\r\n\r\n"));
         quiet(VERDICT);
     }
-    let body = r#"{"model":"m","stream":true,"messages":[]}"#;
-    let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("request");
-    let mut all = Vec::new();
-    let mut buffer = [0; 4096];
-    while !all.ends_with(b"0\r\n\r\n") {
-        let n = stream.read(&mut buffer).expect("response");
-        all.extend_from_slice(&buffer[..n]);
-    }
+    complete(&mut stream, "m");
     live.wait_until("the completion", LIMIT, |seen| seen.records.len() == 1);
     let report = live.stop();
     let record = &report.seen.records[0];
@@ -112,6 +122,73 @@ fn a_pooled_client_may_ask_for_the_models_first() {
     if privileged() {
         first_then_completion("/v1/models");
     }
+}
+
+/// What lies before it on the connection must not use up what is copied of it.
+#[test]
+fn a_pooled_client_may_ask_for_the_models_a_thousand_times() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (_server, port) = Workload::script("openai_server.py", &["--events", "6"]);
+    let mut stream = connect(&port);
+    for _ in 0..1000 {
+        exchange(
+            &mut stream,
+            "GET /v1/models HTTP/1.1\r\nHost: x\r\nUser-Agent: a client with a pool\r\n\r\n",
+        );
+    }
+    complete(&mut stream, "m");
+    live.wait_until("the completion", LIMIT, |seen| seen.records.len() == 1);
+    let report = live.stop();
+    let record = &report.seen.records[0];
+    assert_eq!((record.outcome, record.tokens.output), (Some(Outcome::Ok), Some(6)), "{record:?}");
+    assert!(record.is_complete(), "{record:?}");
+}
+
+/// The first request of a connection may be larger than what is copied before the verdict. What it asks for may
+/// stand at its end.
+#[test]
+fn a_large_first_request_is_known_to_its_end() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (_server, port) = Workload::script("openai_server.py", &["--events", "6"]);
+    let mut stream = connect(&port);
+    complete(&mut stream, &"m".repeat(9));
+    let mut stream = connect(&port);
+    let padding = "x".repeat(900_000);
+    let body =
+        format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"model":"large","stream":true}}"#);
+    send(&mut stream, &body);
+    live.wait_until("both completions", LIMIT, |seen| seen.records.len() == 2);
+    let report = live.stop();
+    let record = &report.seen.records[1];
+    assert_eq!((record.model.as_deref(), record.stream), (Some("large"), true), "{record:?}");
+    assert_eq!((record.outcome, record.tokens.output), (Some(Outcome::Ok), Some(6)), "{record:?}");
+    assert!(record.request_bytes > 900_000, "{record:?}");
+}
+
+#[test]
+fn bytes_of_tls_are_counted() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (_server, port) = Workload::script("identity.py", &["echo"]);
+    let mut stream = connect(&port);
+    // The start of a handshake record, then whatever: the server echoes it.
+    let hello = format!("\x16\x03\x01\x02\x00{}", "h".repeat(500));
+    for _ in 0..20 {
+        exchange(&mut stream, &hello);
+    }
+    drop(stream);
+    live.wait_until("the bytes", LIMIT, |seen| !seen.undecoded.is_empty());
+    let undecoded = live.look(|seen| seen.undecoded.clone());
+    assert_eq!(undecoded, [("tls", 2 * 20 * hello.len() as u64)]);
+    drop(live.stop());
 }
 
 #[test]

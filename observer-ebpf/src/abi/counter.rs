@@ -12,7 +12,7 @@ pub enum Counter {
     Submitted = 1,
     /// Data records refused because the ring was 7/8 full.
     DroppedRingData = 2,
-    /// Lifecycle records refused because the ring was full.
+    /// Records refused because the ring was full.
     DroppedRingFull = 3,
     /// Calls that could not be remembered at entry: the table of running calls is full.
     StashFull = 4,
@@ -20,7 +20,8 @@ pub enum Counter {
     TableFull = 5,
     /// Calls of watched processes whose entry was not seen; their bytes are gaps.
     Unpaired = 6,
-    /// Reads on an accepted descriptor whose socket could not be identified.
+    /// Accepted descriptors whose socket could not be identified when they were read: not TCP, or the probe
+    /// that tells was skipped.
     Unresolved = 7,
     /// Payload bytes that could not be read from user memory; they are holes.
     FaultBytes = 8,

@@ -4,8 +4,9 @@
 /// which is at most 32 KiB.
 pub const PART: u32 = 16_000;
 
-/// Records that one call may be cut into; what lies beyond is a hole. Tail calls are limited to 33.
-pub const PARTS_PER_CALL: u32 = 24;
+/// Records that one call may be cut into, the last for its tail; what lies between is a hole. The kernel limits
+/// tail calls to 33.
+pub const PARTS_PER_CALL: u32 = 30;
 
 /// I/O vectors of one call that are read; what lies beyond is a hole.
 pub const IOVECS: u32 = 32;

@@ -36,7 +36,9 @@ pub fn sched_process_fork(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Descriptors marked close-on-exec go without a `close`: what was bound before is not trusted after.
+/// A new program is watched once it accepts or listens itself: otherwise everything that a login or a
+/// container runtime ever starts would be. Descriptors marked close-on-exec go without a `close`: what was
+/// bound before is not trusted after.
 ///
 /// Raw, as the next one, because no field is needed: both fire in the context of the process they are about.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
@@ -45,9 +47,11 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let Some(byte) = watch_byte(tgid) else { return 0 };
     // SAFETY: points into a map value.
     let value = unsafe { core::ptr::read_volatile(byte) };
-    if observes(value) {
+    if value != 0 {
         // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(byte, watch::after_exec(value)) };
+        unsafe { core::ptr::write_volatile(byte, watch::after_exec(value) & watch::EXEC_MASK) };
+    }
+    if observes(value) {
         debug!(&ctx, "exec of watched process {}", tgid);
         emit::lifecycle(&Exec {
             header: emit::header::<Exec>(Kind::Exec),
@@ -63,7 +67,8 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = scope::current();
     let Some(byte) = watch_byte(tgid) else { return 0 };
     // SAFETY: points into a map value.
-    if !observes(unsafe { core::ptr::read_volatile(byte) }) {
+    let value = unsafe { core::ptr::read_volatile(byte) };
+    if value == 0 {
         return 0;
     }
     // What was remembered for a call whose entry was not seen may still be here.
@@ -83,6 +88,9 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if group_dead != 0 {
         // SAFETY: points into a map value.
         unsafe { core::ptr::write_volatile(byte, 0) };
+    }
+    if !observes(value) {
+        return 0;
     }
     debug!(&ctx, "exit of watched process {}", tgid);
     emit::lifecycle(&Exit {

@@ -26,6 +26,8 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     if new == State::ESTABLISHED && old == State::SYN_RECV {
         // SAFETY: a helper without preconditions.
         let connected = unsafe { bpf_ktime_get_ns() };
+        // A socket that was read after its end may have left its reader here.
+        let _ = READERS.remove(socket);
         if SOCKETS.insert(socket, Socket { connected, arrived: 0, reads: 0 }, 0).is_err() {
             count(Counter::TableFull, 1);
         }

@@ -91,7 +91,7 @@ impl Content {
             Self::Lines(decoder, _) => decoder.gap(length),
             Self::Document(scanner, facts) => {
                 // What was read of counts may be a part of them: only what comes whole after this is kept.
-                (facts.usage, facts.engine, facts.ids) = Default::default();
+                (facts.usage, facts.engine, facts.logprobs, facts.token_ids) = Default::default();
                 scanner.gap(length);
             }
             Self::Other => {}

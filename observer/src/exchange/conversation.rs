@@ -263,9 +263,11 @@ impl Conversation {
         let llm = llm::classify(&head.method, &head.path);
         if llm.is_some() {
             self.decide(Scope::Observed);
-        } else if self.scope != Scope::Observed && !llm::is_beside(&head.path) {
-            self.strangers += 1;
-            if self.is_whole || self.strangers >= STRANGERS_IF_ADOPTED {
+        } else if self.scope != Scope::Observed {
+            self.strangers += u32::from(!llm::is_beside(&head.path));
+            let limit = if self.is_whole { 1 } else { STRANGERS_IF_ADOPTED };
+            // On an ignored connection the response to this one does not come either.
+            if self.strangers >= limit {
                 self.decide(Scope::Ignored);
                 // Whole messages will be missing: join again at the next one that comes.
                 self.responses = ResponseDecoder::adopt();

@@ -234,7 +234,7 @@ impl Exchange {
                     if self.evidence.broke_off {
                         (facts.usage, facts.engine) = Default::default();
                     }
-                    facts.ids = 0;
+                    (facts.logprobs, facts.token_ids) = (0, 0);
                     // With a hole in it, only framing can tell whether it came to its end.
                     if self.response_holed && !self.evidence.framing_ended {
                         self.partial.insert("response_hole");
@@ -245,7 +245,7 @@ impl Exchange {
                     if self.choices().is_none_or(|choices| choices > 1) {
                         facts.finish_reason = None;
                     }
-                    if self.response_bytes > 0 {
+                    if self.response_bytes > 0 && !self.response_holed {
                         self.defects.insert("document_incomplete");
                     }
                 }

@@ -27,7 +27,7 @@ impl Counts {
             self.events += 1;
             if self.events == 1 {
                 self.first =
-                    if facts.ids > 0 { Some(facts.ids) } else { facts.usage.output.filter(|n| *n > 0) };
+                    if facts.ids() > 0 { Some(facts.ids()) } else { facts.usage.output.filter(|n| *n > 0) };
             }
         }
         self.finished |= facts.finish_reason.is_some();
@@ -40,7 +40,7 @@ impl Counts {
         if facts.engine.is_some() {
             self.engine = facts.engine;
         }
-        self.ids += facts.ids;
+        self.ids += facts.ids();
     }
 
     /// A plain response is one document: its usage is final, and what it bears was not an event.
@@ -49,7 +49,7 @@ impl Counts {
         self.usage_is_latest = true;
         self.finished = true;
         self.engine = facts.engine;
-        self.ids = facts.ids;
+        self.ids = facts.ids();
     }
 
     /// Tokens in the first token-bearing event; one if it did not tell.

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::{
     counters::{Counters, Counts},
     formats,
-    programs::{ATTACHMENTS, Hook, NEXT, Probe, ProbeMode, SYSCALLS},
+    programs::{ATTACHMENTS, EXITS, Hook, NEXT, Probe, ProbeMode, SYSCALLS},
     requirements::{self, Requirement},
     ring,
     tables::Tables,
@@ -182,7 +182,7 @@ impl Kernel {
         self.counters.read()
     }
 
-    /// Runs of each attached perf program that the kernel skipped, where it tells (5.12 and later; of
+    /// Runs of each attached program that the kernel skipped, where it tells (5.12 and later; of
     /// tracepoints, 6.7 and later).
     pub fn missed(&self) -> Vec<(&'static str, u64)> {
         ATTACHMENTS
@@ -207,7 +207,7 @@ impl Kernel {
     }
 
     /// Detaches every probe: first the entry of system calls, then their exit, then the rest.
-    pub fn detach(mut self) {
+    pub fn detach(&mut self) {
         // For each perf event the kernel waits until no CPU can be in its program: all at once.
         thread::scope(|scope| {
             for (attachment, link) in ATTACHMENTS.iter().zip(self.links.drain(..)).rev() {
@@ -305,6 +305,9 @@ fn tail_calls(ebpf: &mut Ebpf) -> Result<[ProgramArray<MapData>; 3], LoadError> 
         if let Some(leave) = leave {
             set(ebpf, &mut exit, "EXIT", number, leave)?;
         }
+    }
+    for &(number, leave) in EXITS {
+        set(ebpf, &mut exit, "EXIT", number, leave)?;
     }
     set(ebpf, &mut next, "NEXT", 0, NEXT)?;
     Ok([enter, exit, next])

@@ -20,10 +20,14 @@ pub(super) const SYSCALLS: &[(i64, &str, Option<&str>)] = &[
     (libc::SYS_connect, "enter_connect", Some("exit_connect")),
     (libc::SYS_close, "enter_close", None),
     (libc::SYS_shutdown, "enter_shutdown", None),
+    (libc::SYS_close_range, "enter_close_range", None),
     #[cfg(target_arch = "x86_64")]
-    (libc::SYS_dup2, "enter_dup", None),
-    (libc::SYS_dup3, "enter_dup", None),
+    (libc::SYS_dup2, "enter_dup", Some("exit_dup")),
+    (libc::SYS_dup3, "enter_dup", Some("exit_dup")),
 ];
+
+/// Exit programs of system calls whose entry is of no interest.
+pub(super) const EXITS: &[(i64, &str)] = &[(libc::SYS_dup, "exit_dup"), (libc::SYS_fcntl, "exit_fcntl")];
 
 const RECEIVED: Option<&str> = Some("exit_received");
 const SENT: Option<&str> = Some("exit_sent");

@@ -71,11 +71,6 @@ impl WatchBytes {
             byte.store(0, Ordering::Relaxed);
         }
     }
-
-    /// Whether a process is watched.
-    pub fn is_watched(&self, tgid: u32) -> bool {
-        self.byte(tgid).is_some_and(|byte| byte.load(Ordering::Relaxed) & (INBOUND | DENIED) == INBOUND)
-    }
 }
 
 impl Drop for WatchBytes {

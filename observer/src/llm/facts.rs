@@ -65,8 +65,10 @@ pub struct Facts {
     pub reasoning: bool,
     /// Non-empty text, tool-call arguments or refusal.
     pub answer: bool,
-    /// Token ids or log-probability entries, counted.
-    pub ids: u64,
+    /// Log-probability entries, one per token.
+    pub logprobs: u64,
+    /// Token ids.
+    pub token_ids: u64,
     /// Token counts in the `usage` object.
     pub usage: Usage,
     /// Counts that the engine reports beside `usage`.
@@ -88,6 +90,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Tokens that it lists, by whichever list it has: a response may have both.
+    pub fn ids(&self) -> u64 {
+        self.logprobs.max(self.token_ids)
+    }
+
     /// Whether it bears a token.
     pub const fn bears_token(&self) -> bool {
         self.reasoning || self.answer

@@ -92,8 +92,8 @@ fn choice(path: &str, value: Value<'_>, facts: &mut Facts) {
             facts.reasoning |= is_text;
         }
         // One entry per token: chat log-probabilities, legacy ones, vLLM's `return_token_ids`.
-        "logprobs.content[].token" | "logprobs.tokens[]" => facts.ids += 1,
-        "token_ids[]" => facts.ids += 1,
+        "logprobs.content[].token" | "logprobs.tokens[]" => facts.logprobs += 1,
+        "token_ids[]" => facts.token_ids += 1,
         _ => {}
     }
 }

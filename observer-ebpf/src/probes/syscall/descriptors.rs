@@ -5,7 +5,7 @@ use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, watch}
 use crate::{
     emit::{self, count},
     maps::{Binding, FDS, READERS, RECEIVED, Reader, SENT, SOCKETS, Scratch, Side},
-    scope::{descriptor, watched},
+    scope::{self, descriptor, watched},
 };
 
 const NEW: Side =
@@ -63,6 +63,29 @@ pub fn bind(tgid: u32, fd: i32, connection: u64, socket: u64, accepted: u64, fla
     }
 }
 
+/// Another descriptor of a bound socket: what goes through it belongs to the same connection.
+#[inline(always)]
+pub fn duplicated(from: i32, returned: i64) {
+    let (tgid, _) = scope::current();
+    let to = returned as i32;
+    if returned < 0 || from == to {
+        return;
+    }
+    let Some(binding) = scope::binding(tgid, from, watched(tgid)) else { return };
+    // SAFETY: points into a map value.
+    let Binding { connection, socket, accepted, flags, .. } = unsafe { *binding };
+    bind(tgid, to, connection, socket, accepted, flags);
+    if connection != 0 {
+        emit::lifecycle(&Open {
+            header: emit::header::<Open>(Kind::Open),
+            connection,
+            accepted,
+            fd: to,
+            ..Open::default()
+        });
+    }
+}
+
 /// Binds the descriptor to the socket that this read delivered from, and says so.
 #[inline(always)]
 pub fn open(tgid: u32, tid: u32, s: &mut Scratch, time: u64) {
@@ -73,8 +96,13 @@ pub fn open(tgid: u32, tid: u32, s: &mut Scratch, time: u64) {
     {
         count(Counter::TableFull, 1);
     }
-    let reader = Reader { connection, reads: 0 };
-    if READERS.get_ptr(s.call.socket).is_none() && READERS.insert(s.call.socket, reader, 0).is_err() {
+    // An address that a closed socket left behind belongs to whoever reads there now.
+    let known = match READERS.get_ptr(s.call.socket) {
+        // SAFETY: points into a map value.
+        Some(reader) => unsafe { (*reader).connection == connection },
+        None => false,
+    };
+    if !known && READERS.insert(s.call.socket, Reader { connection, reads: 0 }, 0).is_err() {
         count(Counter::TableFull, 1);
     }
     bind(tgid, s.call.fd, connection, s.call.socket, s.call.accepted, 0);

@@ -105,6 +105,7 @@ entry! {
     enter_close: enter_close_call;
     enter_shutdown: enter_shutdown_call;
     enter_dup: enter_dup_call;
+    enter_close_range: |_| { enter_close_range_call(); 0 };
 }
 
 /// `splice(fd_in, off_in, fd_out, …)`: the socket is the one written to.
@@ -161,6 +162,15 @@ fn enter_dup_call(ctx: &RawTracePointContext) -> i32 {
         unbind(tgid, second as i32);
     }
     0
+}
+
+/// `close_range` may drop any of them: none that was bound before is trusted after.
+#[inline(always)]
+fn enter_close_range_call() {
+    let (tgid, _) = scope::current();
+    let Some(byte) = watch_byte(tgid) else { return };
+    // SAFETY: points into a map value.
+    unsafe { core::ptr::write_volatile(byte, watch::after_exec(core::ptr::read_volatile(byte))) };
 }
 
 /// `shutdown` of the sending side ends the response; the descriptor stays.

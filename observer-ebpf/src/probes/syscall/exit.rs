@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, progra
 use observer_ebpf::{Counter, Data, Direction, Header, Kind, Verdict, data_flags, limits};
 
 use super::{
-    descriptors::{arrival, bind, ended, open},
+    descriptors::{arrival, bind, duplicated, ended, open},
     now, regs, tail_call,
 };
 use crate::{
@@ -47,6 +47,28 @@ pub fn exit_connect(ctx: RawTracePointContext) -> i32 {
     {
         let (tgid, _) = scope::current();
         let _ = FDS.remove(descriptor(tgid, fd as i32));
+    }
+    0
+}
+
+/// A second descriptor of the same socket, by `dup`, `dup2` or `dup3`.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn exit_dup(ctx: RawTracePointContext) -> i32 {
+    if let Some((_, from)) = returning(regs(&ctx)) {
+        duplicated(from as i32, ctx.arg(1));
+    }
+    0
+}
+
+/// The same by `fcntl`.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn exit_fcntl(ctx: RawTracePointContext) -> i32 {
+    const F_DUPFD: u64 = 0;
+    const F_DUPFD_CLOEXEC: u64 = 1030;
+    if let Some(Arguments { first, second, .. }) = returning_arguments(regs(&ctx))
+        && (second == F_DUPFD || second == F_DUPFD_CLOEXEC)
+    {
+        duplicated(first as i32, ctx.arg(1));
     }
     0
 }
@@ -128,7 +150,11 @@ fn unpaired(ctx: &RawTracePointContext, tgid: u32, direction: Direction, returne
     if returned <= 0 {
         return;
     }
-    let Some((_, fd)) = returning(regs(ctx)) else { return };
+    let Some((number, fd)) = returning(regs(ctx)) else { return };
+    // These return a number of messages, or name the socket elsewhere.
+    if number == number::SENDMMSG || number == number::RECVMMSG || number == number::SPLICE {
+        return;
+    }
     let Some(binding) = binding(tgid, fd as i32, watched(tgid)) else { return };
     // SAFETY: points into a map value.
     let (connection, flags) = unsafe { ((*binding).connection, (*binding).flags) };
@@ -167,7 +193,9 @@ fn has_data(s: &Scratch, direction: Direction, returned: i64) -> bool {
         return true;
     }
     if s.call.connection != 0 && s.call.flags & call_flags::NO_DATA == 0 {
-        let at_end = returned == 0 && direction as u8 == Direction::Received as u8 && s.call.count > 0;
+        // A buffer of no bytes is filled at once; a message's length is not at hand.
+        let asked = s.call.shape == shape::MESSAGE || s.call.count > 0;
+        let at_end = returned == 0 && direction as u8 == Direction::Received as u8 && asked;
         if at_end || returned == -ECONNRESET || returned == -EPIPE || returned == -ETIMEDOUT {
             ended(s.call.connection, direction, -returned);
         }
@@ -190,8 +218,10 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
     let time = now();
     if s.call.cookie == 0 {
         if s.call.connection == 0 {
+            // Told once. What comes next may begin anywhere: it is treated as of a connection joined midway.
             if s.call.accepted != 0 {
                 count(Counter::Unresolved, 1);
+                bind(tgid, s.call.fd, 0, 0, 0, 0);
             }
             return false;
         }
@@ -241,8 +271,12 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
             side.mismatches += 1;
             if s.call.accepted != 0 || side.mismatches >= MISMATCHES {
                 side.scope = protocol::NOT_HTTP;
-                bind(tgid, s.call.fd, connection, s.call.socket, s.call.accepted, binding_flags::NOT_HTTP);
                 s.head = u64::from(limits::SNIFF);
+                // The bytes of TLS are counted, because they may be what this is about; others are not.
+                if !scope::is_tls(first, available) {
+                    let (socket, accepted) = (s.call.socket, s.call.accepted);
+                    bind(tgid, s.call.fd, connection, socket, accepted, binding_flags::NOT_HTTP);
+                }
             } else {
                 return false;
             }
@@ -275,14 +309,23 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
             s.head = limits::REQUEST_WHOLE.saturating_sub(before);
             s.tail = u64::from(limits::TAIL);
         }
-        _ => s.head = limits::UNDECIDED.saturating_sub(side.copied),
+        _ => {
+            // The limit is for what lies between two turns: a pooled client may ask for other things first.
+            if turned {
+                side.copied = 0;
+            }
+            s.head = limits::UNDECIDED.saturating_sub(side.copied);
+            s.tail = u64::from(limits::TAIL);
+            // The verdict decides how much of a large request is copied.
+            urgent = side.copied + bytes > limits::UNDECIDED / 2;
+        }
     }
     if s.call.flags & call_flags::NO_COPY != 0 || s.call.shape == shape::MESSAGES {
         count(Counter::OpaqueBytes, bytes);
         s.head = 0;
         s.tail = 0;
     }
-    side.copied += if s.head < bytes { s.head } else { bytes };
+    side.copied += if s.head + s.tail < bytes { s.head + s.tail } else { bytes };
     s.urgent = urgent as u64;
     s.remaining = bytes;
     s.record = Data {
@@ -339,6 +382,9 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         }
         (protocol::HTTP, IGNORE) | (_, OPAQUE) => return false,
         _ => {
+            if turned {
+                side.copied = 0;
+            }
             let left = limits::UNDECIDED.saturating_sub(side.copied);
             s.head =
                 if left < u64::from(limits::RESPONSE_HEAD) { left } else { u64::from(limits::RESPONSE_HEAD) };

@@ -21,6 +21,8 @@ const DROPPED: &str = "\
 const HOLES: &str = "\
     Bytes of observed connections that were not copied by the kernel side, by cause \
     (fault: user memory was not readable; opaque: moved by a call that is not copied).";
+const LOST: &str =
+    "Bytes of followed connections whose records never came, by what the positions of later records tell.";
 const DEFECTS: &str =
     "Defects of HTTP messages on the wire, whether or not the exchange was one with an LLM.";
 const EVICTED: &str =
@@ -75,6 +77,10 @@ pub(super) fn families(
     let calls = IntCounterVec::new(Opts::new("observer_calls_total", CALLS), &[])?;
     calls.with_label_values::<&str>(&[]).inc_by(kernel(Counter::Calls));
     families.extend(calls.collect());
+
+    let lost = IntCounterVec::new(Opts::new("observer_lost_bytes_total", LOST), &[])?;
+    lost.with_label_values::<&str>(&[]).inc_by(stats.lost_bytes);
+    families.extend(lost.collect());
 
     let defects = IntCounterVec::new(Opts::new("observer_wire_defects_total", DEFECTS), &["defect"])?;
     for (defect, count) in &stats.defects {

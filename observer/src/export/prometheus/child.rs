@@ -215,7 +215,8 @@ const QUEUE: &str = "Seconds spent waiting, by part: accept (listen backlog), so
                      Parts overlap; do not add them.";
 const PARTIAL: &str = "Requests that were seen incompletely, by cause. They are counted in \
                        llm_requests_total and left out of every latency histogram.";
-const UNDECODED: &str = "Bytes of observed connections that were not decoded, by cause.";
+const UNDECODED: &str = "Bytes of finished connections that were not decoded: TLS outside observed libraries, \
+                         HTTP/2, and what followed an upgrade.";
 
 #[cfg(test)]
 mod tests {
