@@ -223,7 +223,7 @@ fn is_descendant(tgid: u32) -> bool {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
         let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
         match parent {
-            Some(parent) if parent > 1 => pid = parent,
+            Some(parent) if parent > 0 => pid = parent,
             _ => return false,
         }
     }
