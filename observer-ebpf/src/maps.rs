@@ -28,7 +28,9 @@ pub static EXIT: ProgramArray = ProgramArray::with_max_entries(512, 0);
 #[map]
 pub static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// pid_tgid → the call that this thread is in. Written and read in the thread's own context.
+/// pid_tgid → the call that this thread is in, or was in last: the entry stays with the thread, because making
+/// and deleting one costs more than all that is done with it. Written and read in the thread's own context;
+/// deleted when the thread exits.
 #[map]
 pub static STASH: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
 
@@ -85,6 +87,8 @@ pub mod shape {
     pub const OPAQUE: u32 = 4;
     /// The entry was not seen; the exit finds out what the call is.
     pub const UNSEEN: u32 = 5;
+    /// No call is under way.
+    pub const NONE: u32 = 6;
 }
 
 /// Bits of [`Call::flags`].

@@ -141,23 +141,30 @@ impl Bench {
         Ok(())
     }
 
-    /// CPU time that an observed server's thread spends on each event that is captured.
+    /// Time that the kernel side takes for each event that is captured, by the kernel's own account, and what a
+    /// server keeps of its rate that does nothing but send.
     fn captured_event(&self) -> Result<()> {
-        let mut server = Piped::start(&mut self.costs(&["serve", "100000"]))?;
+        const EVENTS: u64 = 100_000;
+        let server = Piped::start(&mut self.costs(&["serve", &EVENTS.to_string()]))?;
         let port = server.first.clone();
         let body = r#"{"model":"m","stream":true}"#;
-        let pairs = self.pairs(|| {
-            let mut drain = self.costs(&["drain", &port, "/v1/chat/completions", body, "1"]);
-            number(&mut drain)?;
-            server.line()?.parse().context("nanoseconds")
-        })?;
-        let mut costs: Vec<f64> = pairs.iter().map(|(without, with)| with - without).collect();
-        let mut ratios: Vec<f64> = pairs.iter().map(|(without, with)| without / with).collect();
-        println!(
-            "event: {} ns of the server's CPU time per captured event; a server that does nothing else keeps {} of its rate",
-            spread(&mut costs),
-            spread(&mut ratios)
-        );
+        let drain = || number(&mut self.costs(&["drain", &port, "/v1/chat/completions", body, "1"]));
+        drain()?;
+        let mut costs = Vec::new();
+        for _ in 0..self.pairs {
+            self.stop.check()?;
+            let agent = self.agent()?;
+            let account = Account::open()?;
+            let before = program_time(agent.pid())?;
+            drain()?;
+            let after = program_time(agent.pid())?;
+            drop(account);
+            must_have_captured()?;
+            costs.push((after - before) as f64 / EVENTS as f64);
+        }
+        println!("event: {} ns in the kernel side for each captured event", spread(&mut costs));
+        let pairs = self.pairs(drain)?;
+        report("event: events per second of a server that does nothing but send, agent on / off", &pairs);
         Ok(())
     }
 
@@ -213,6 +220,41 @@ fn must_have_captured() -> Result<()> {
         println!("  the agent dropped: {}", dropped.join(", "));
     }
     Ok(())
+}
+
+/// The kernel's account of time spent in eBPF programs, open until it is dropped.
+struct Account(String);
+
+impl Account {
+    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+    fn open() -> Result<Self> {
+        let before = fs::read_to_string(Self::SWITCH).context(Self::SWITCH)?;
+        fs::write(Self::SWITCH, "1").context(Self::SWITCH)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(Self::SWITCH, &self.0) {
+            eprintln!("{} could not be set back to {}: {error}", Self::SWITCH, self.0.trim());
+        }
+    }
+}
+
+/// Nanoseconds that the kernel spent in the programs that a process holds.
+fn program_time(pid: u32) -> Result<u64> {
+    let mut total = 0;
+    let folder = format!("/proc/{pid}/fdinfo");
+    for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
+        // A descriptor may be gone by now.
+        let Ok(info) = fs::read_to_string(entry?.path()) else { continue };
+        let time =
+            info.lines().find_map(|line| line.strip_prefix("run_time_ns:")?.trim().parse::<u64>().ok());
+        total += time.unwrap_or(0);
+    }
+    Ok(total)
 }
 
 fn report(what: &str, pairs: &[(f64, f64)]) {

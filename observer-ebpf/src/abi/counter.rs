@@ -14,7 +14,7 @@ pub enum Counter {
     DroppedRingData = 2,
     /// Records refused because the ring was full.
     DroppedRingFull = 3,
-    /// Calls that could not be remembered at entry: the table of running calls is full.
+    /// Calls that could not be remembered at entry: the table of threads is full.
     StashFull = 4,
     /// Connections or descriptors that could not be remembered: a table is full.
     TableFull = 5,

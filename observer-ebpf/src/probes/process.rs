@@ -71,7 +71,7 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if value == 0 {
         return 0;
     }
-    // What was remembered for a call whose entry was not seen may still be here.
+    // The thread's last call.
     let _ = STASH.remove((tgid as u64) << 32 | tid as u64);
     if tid != tgid
         && let Some(thread) = watch_byte(tid)

@@ -11,7 +11,7 @@ use observer_ebpf::{Counter, Direction, Kind, State, family, watch};
 
 use crate::{
     emit::{self, count},
-    maps::{Call, READERS, SOCKETS, STASH, Socket},
+    maps::{Call, READERS, SOCKETS, STASH, Socket, shape},
     offsets::{ABSENT, read},
     probes::syscall::position,
     scope::{observes, watched},
@@ -61,14 +61,16 @@ pub fn tcp_rcv_space_adjust(ctx: TracePointContext) -> u32 {
     if !observes(byte) {
         return 0;
     }
-    // A thread that slept in this call when the probes came: its exit will complete what is known.
-    if byte & watch::ADOPTED != 0 && STASH.get_ptr(id).is_none() && STASH.insert(id, Call::UNSEEN, 0).is_err()
-    {
+    let adopted = byte & watch::ADOPTED != 0;
+    if adopted && STASH.get_ptr(id).is_none() && STASH.insert(id, Call::UNSEEN, 0).is_err() {
         count(Counter::StashFull, 1);
     }
     let Some(call) = STASH.get_ptr_mut(id) else { return 0 };
     // SAFETY: points into a map value that only this thread writes.
     let call = unsafe { &mut *call };
+    if call.shape == shape::NONE {
+        return 0;
+    }
     // SAFETY: both fields lie inside the tracepoint's record.
     let (socket, cookie) = unsafe {
         (

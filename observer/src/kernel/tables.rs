@@ -35,7 +35,7 @@ pub struct Sizes {
     pub received: usize,
     /// Sent sides.
     pub sent: usize,
-    /// Calls that have been entered and not left.
+    /// Threads that have made a call.
     pub calls: usize,
 }
 

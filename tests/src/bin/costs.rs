@@ -3,7 +3,7 @@
 //! - `costs loop N`: N one-byte writes to /dev/null; prints nanoseconds per call.
 //! - `costs empty-pair`: an empty raw tracepoint pair on all system calls, until its input ends.
 //! - `costs serve EVENTS`: answers each request with that many small events, one write each, as fast as it
-//!   can; prints its port, then for each request the CPU nanoseconds per event of its thread.
+//!   can; prints its port.
 //! - `costs drain PORT PATH BODY REQUESTS`: asks for streams one after the other; prints events per second.
 
 use std::{
@@ -14,10 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use observer::{capture::monotonic, kernel::EmptyPair};
-use rustix::{
-    thread::{CpuSet, sched_setaffinity},
-    time::{ClockId, clock_gettime},
-};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -55,12 +52,6 @@ fn empty_pair() -> Result<()> {
     Ok(())
 }
 
-/// CPU time of this thread, nanoseconds: what probes take is in it, what other programs take is not.
-fn cpu_time() -> i64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
-}
-
 fn serve(events: u32) -> Result<()> {
     pin(0)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -77,11 +68,9 @@ fn serve(events: u32) -> Result<()> {
                          \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"logprobs\":null,\
                          \"finish_reason\":null}]}\n\n";
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
-            let before = cpu_time();
             for _ in 0..events {
                 stream.write_all(chunk.as_bytes())?;
             }
-            println!("{}", (cpu_time() - before) as f64 / f64::from(events));
             stream.write_all(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")?;
         }
     }

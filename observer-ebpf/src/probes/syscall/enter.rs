@@ -55,22 +55,39 @@ fn enter(direction: Direction, shape: u32, fd: i32, pointer: u64, length: u64, m
         None => return 0,
     };
     let flags = if direction as u8 == Direction::Received as u8 { call_flags::of(message_flags) } else { 0 };
-    let call = Call {
-        time: now(),
-        connection,
-        socket,
-        accepted,
-        pointer,
-        count: length,
-        fd,
-        shape,
-        flags,
-        direction: direction as u32,
-        ..Call::UNSEEN
+    let Some(call) = STASH.get_ptr_mut(id) else {
+        let call = Call {
+            time: now(),
+            connection,
+            socket,
+            accepted,
+            pointer,
+            count: length,
+            fd,
+            shape,
+            flags,
+            direction: direction as u32,
+            ..Call::UNSEEN
+        };
+        if STASH.insert(id, call, 0).is_err() {
+            count(Counter::StashFull, 1);
+        }
+        return 0;
     };
-    if STASH.insert(id, call, 0).is_err() {
-        count(Counter::StashFull, 1);
-    }
+    // SAFETY: points into a map value that only this thread writes.
+    let call = unsafe { &mut *call };
+    call.time = now();
+    call.connection = connection;
+    call.socket = socket;
+    call.accepted = accepted;
+    // Addresses of an earlier call may stay: they are read only where this call's cookie wrote them.
+    call.cookie = 0;
+    call.pointer = pointer;
+    call.count = length;
+    call.fd = fd;
+    call.shape = shape;
+    call.flags = flags;
+    call.direction = direction as u32;
     0
 }
 

@@ -88,7 +88,9 @@ fn exit_data(ctx: &RawTracePointContext, direction: Direction) -> i32 {
     let id = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((id >> 32) as u32, id as u32);
     let returned: i64 = ctx.arg(1);
-    let Some(call) = STASH.get_ptr(id) else {
+    // SAFETY: points into a map value.
+    let call = STASH.get_ptr_mut(id).filter(|call| unsafe { (**call).shape } != shape::NONE);
+    let Some(call) = call else {
         unpaired(ctx, tgid, direction, returned);
         return 0;
     };
@@ -96,8 +98,10 @@ fn exit_data(ctx: &RawTracePointContext, direction: Direction) -> i32 {
     // SAFETY: the only reference to this CPU's value: preemption is off and no other program uses it.
     let s = unsafe { &mut *scratch };
     // SAFETY: points into a map value that only this thread writes.
-    s.call = unsafe { *call };
-    let _ = STASH.remove(id);
+    unsafe {
+        s.call = *call;
+        (*call).shape = shape::NONE;
+    }
     if s.call.shape == shape::UNSEEN && !complete(ctx, tgid, s) {
         return 0;
     }
