@@ -245,8 +245,9 @@ impl Exchange {
                     if self.choices().is_none_or(|choices| choices > 1) {
                         facts.finish_reason = None;
                     }
-                    if self.response_bytes > 0 && !self.response_holed {
-                        self.defects.insert("document_incomplete");
+                    if self.response_bytes > 0 {
+                        let is_ours = self.response_holed;
+                        self.defects.insert(if is_ours { "document_hole" } else { "document_incomplete" });
                     }
                 }
                 self.counts.add_plain(&facts);

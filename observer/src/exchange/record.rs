@@ -349,7 +349,7 @@ pub struct RequestRecord {
     pub queue: Queue,
     /// Why numbers of this exchange cannot be trusted: it is left out of latency histograms.
     pub partial: Vec<String>,
-    /// Defects seen on the wire.
+    /// Defects seen on the wire, and holes in what was copied of it: what lay in them is absent here.
     pub defects: Vec<String>,
     /// Each gap in microseconds, for histograms; bounded, not part of the JSON.
     #[serde(skip)]
