@@ -9,30 +9,48 @@ use observer_ebpf::{Counter, Data, data_flags, limits};
 
 use crate::{
     emit::{self, count},
-    maps::{Scratch, shape},
+    maps::{Call, Scratch, shape},
 };
 
 /// Turns of the gathering loop: each loads an I/O vector if need be, then passes over it, copies of it, or
 /// both in two turns.
 const TURNS: u32 = limits::IOVECS + 8;
 
-/// Reads `N` words of user memory; zeros where it cannot be read.
+/// Reads `N` words of user memory.
 #[inline(always)]
 fn words<const N: usize>(address: u64) -> Option<[u64; N]> {
-    let mut words = [0u64; N];
-    // SAFETY: the helper checks the user address; the destination is on the stack.
+    let mut words = core::mem::MaybeUninit::<[u64; N]>::uninit();
+    // SAFETY: the helper checks the user address; the destination is on the stack, and it fills all of it.
     let failed = unsafe { read_user(words.as_mut_ptr().cast(), (N * 8) as u32, address as *const _) };
-    (failed == 0).then_some(words)
+    // SAFETY: initialised above, with zeros where the helper failed.
+    (failed == 0).then(|| unsafe { words.assume_init() })
+}
+
+/// Takes a call over for copying, and its thread is in none any more.
+///
+/// Word by word, like the stores of [`begin`]: gathered by the compiler, they become calls of functions that go byte
+/// by byte, and cost more than all else that is done with a call.
+#[inline(always)]
+pub fn take(s: &mut Scratch, call: *mut Call) {
+    const WORDS: usize = core::mem::size_of::<Call>() / 8;
+    let (from, to) = (call.cast::<u64>(), (&raw mut s.call).cast::<u64>());
+    let mut word = 0;
+    while word < WORDS {
+        // SAFETY: both values are this long and aligned; the map value is written by this thread only.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+        word += 1;
+    }
+    // SAFETY: as above.
+    unsafe { (*call).shape = shape::NONE };
 }
 
 /// Points the scratch value at the first memory of its call. `msghdr` becomes its I/O vectors.
 #[inline(always)]
 pub fn begin(s: &mut Scratch) {
-    s.parts = 0;
-    s.skip = 0;
-    s.done = 0;
-    s.index = 0;
-    s.base = 0;
+    for field in [&raw mut s.parts, &raw mut s.skip, &raw mut s.done, &raw mut s.index, &raw mut s.base] {
+        // SAFETY: a field of a live value.
+        unsafe { field.write_volatile(0) };
+    }
     s.length = 0;
     match s.call.shape {
         shape::BUFFER => {

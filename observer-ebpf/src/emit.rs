@@ -1,7 +1,7 @@
 //! Sends records, and counts what it cannot send.
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
 };
 use observer_ebpf::{Counter, Header, Kind};
@@ -9,6 +9,7 @@ use observer_ebpf::{Counter, Header, Kind};
 use crate::{
     maps::{COUNTS, RING},
     scope,
+    settings::read,
 };
 
 /// Adds to a counter of this CPU.
@@ -53,7 +54,7 @@ pub fn lifecycle<T>(record: &T) {
     count(Counter::Seen, 1);
     let length = core::mem::size_of::<T>() as u64;
     let used = RING.query(BPF_RB_AVAIL_DATA as u64);
-    let size = RING.query(BPF_RB_RING_SIZE as u64);
+    let size = u64::from(read::RING_BYTES());
     if RING.output::<T>(record, flags(used, size, length, false)).is_ok() {
         count(Counter::Submitted, 1);
     } else {
@@ -70,7 +71,7 @@ pub fn lifecycle<T>(record: &T) {
 pub unsafe fn data(record: *const u8, length: u64, urgent: bool) {
     count(Counter::Seen, 1);
     let used = RING.query(BPF_RB_AVAIL_DATA as u64);
-    let size = RING.query(BPF_RB_RING_SIZE as u64);
+    let size = u64::from(read::RING_BYTES());
     if used + length > size - size / 8 {
         count(Counter::DroppedRingData, 1);
         return;

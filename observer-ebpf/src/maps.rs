@@ -16,17 +16,14 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 #[map]
 pub static WATCH: Array<[u8; watch::ROW as usize]> = Array::with_max_entries(watch::ROWS, BPF_F_MMAPABLE);
 
-/// System call number → program for its entry. Filled by the loader.
-#[map]
-pub static ENTER: ProgramArray = ProgramArray::with_max_entries(512, 0);
-
-/// System call number → program for its exit. Filled by the loader.
+/// System call number → program for its exit, where the entry left nothing to find. Filled by the loader.
 #[map]
 pub static EXIT: ProgramArray = ProgramArray::with_max_entries(512, 0);
 
-/// Index 0 → the program that copies the next part of a call.
+/// A constant of `step` → its program. Filled by the loader. The kernel turns a tail call whose index it knows
+/// into a jump; one by system call number is an indirect branch, which mitigations make slow.
 #[map]
-pub static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static STEPS: ProgramArray = ProgramArray::with_max_entries(step::COUNT, 0);
 
 /// pid_tgid → the call that this thread is in, or was in last: the entry stays with the thread, because making
 /// and deleting one costs more than all that is done with it. Written and read in the thread's own context;
@@ -39,17 +36,19 @@ pub static STASH: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
 #[map]
 pub static FDS: HashMap<u64, Binding> = HashMap::with_max_entries(65_536, 0);
 
-/// Connection → its received side. Written by its readers; deleted by user space after the connection's end.
+/// Connection → its two directions, each written by its own readers or writers. Deleted by user space after the
+/// connection's end.
 #[map]
-pub static RECEIVED: HashMap<u64, Side> = HashMap::with_max_entries(65_536, 0);
-
-/// Connection → its sent side. Written by its writers; deleted by user space after the connection's end.
-#[map]
-pub static SENT: HashMap<u64, Side> = HashMap::with_max_entries(65_536, 0);
+pub static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(65_536, 0);
 
 /// Connection → `Verdict`. Written and deleted by user space only.
 #[map]
 pub static VERDICTS: HashMap<u64, u32> = HashMap::with_max_entries(65_536, 0);
+
+/// Number of verdicts so far. Written by user space after each verdict, so that one need not be looked up again
+/// until another was given.
+#[map]
+pub static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Socket address → when it was connected and when data last arrived. Written under the socket's lock by the
 /// TCP probes, which also delete it.
@@ -73,7 +72,17 @@ pub static COUNTS: PerCpuArray<[u64; COUNTERS as usize]> = PerCpuArray::with_max
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// How a call names its memory.
+/// Programs that are tail-called whatever the system call.
+pub mod step {
+    /// The exit of a call of an observed process.
+    pub const EXIT: u32 = 0;
+    /// Copying the next part of a call.
+    pub const PART: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// How a call names its memory. What a thread is in is below [`shape::UNSEEN`].
 pub mod shape {
     /// A buffer and its length.
     pub const BUFFER: u32 = 0;
@@ -120,7 +129,7 @@ pub mod call_flags {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
-    /// Time of entry.
+    /// Time of entry; of sending calls only.
     pub time: u64,
     /// Connection bound to the descriptor at entry; 0 for none.
     pub connection: u64,
@@ -215,6 +224,16 @@ pub mod scope {
     pub const AGAIN: u32 = 3;
 }
 
+/// A connection's directions.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// What the process read.
+    pub received: Side,
+    /// What it wrote.
+    pub sent: Side,
+}
+
 /// One direction of a connection.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -229,10 +248,36 @@ pub struct Side {
     pub calls: u64,
     /// The other side's calls at the last turn.
     pub other_calls: u64,
+    /// [`EPOCH`] when the verdict was looked up; 0 for never.
+    pub epoch: u64,
+    /// The verdict at that moment; 0 for none.
+    pub verdict: u32,
     /// A constant of [`scope`]; received side only.
     pub scope: u32,
     /// Turns whose first bytes were no HTTP request; received side only.
     pub mismatches: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+impl Connection {
+    /// A connection that moved nothing yet.
+    pub const NEW: Self = Self { received: Side::NEW, sent: Side::NEW };
+}
+
+impl Side {
+    const NEW: Self = Self {
+        position: 0,
+        since_turn: 0,
+        copied: 0,
+        calls: 0,
+        other_calls: 0,
+        epoch: 0,
+        verdict: 0,
+        scope: 0,
+        mismatches: 0,
+        _pad: 0,
+    };
 }
 
 /// TCP's own times of a socket.

@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
-/// Numbers that the entry probe must know before any table is asked.
+/// Numbers of the calls that the probes must know before any table is asked.
 pub mod number {
     #[cfg(bpf_target_arch = "x86_64")]
     mod arch {
@@ -15,7 +15,18 @@ pub mod number {
         pub const RECVFROM: u64 = 45;
         pub const RECVMSG: u64 = 47;
         pub const RECVMMSG: u64 = 299;
+        pub const WRITE: u64 = 1;
+        pub const WRITEV: u64 = 20;
+        pub const SENDTO: u64 = 44;
+        pub const SENDMSG: u64 = 46;
         pub const SENDMMSG: u64 = 307;
+        pub const SENDFILE: u64 = 40;
+        pub const CONNECT: u64 = 42;
+        pub const CLOSE: u64 = 3;
+        pub const CLOSE_RANGE: u64 = 436;
+        pub const SHUTDOWN: u64 = 48;
+        pub const DUP2: u64 = 33;
+        pub const DUP3: u64 = 292;
         pub const SPLICE: u64 = 275;
     }
     #[cfg(bpf_target_arch = "aarch64")]
@@ -28,10 +39,22 @@ pub mod number {
         pub const RECVFROM: u64 = 207;
         pub const RECVMSG: u64 = 212;
         pub const RECVMMSG: u64 = 243;
+        pub const WRITE: u64 = 64;
+        pub const WRITEV: u64 = 66;
+        pub const SENDTO: u64 = 206;
+        pub const SENDMSG: u64 = 211;
         pub const SENDMMSG: u64 = 269;
+        pub const SENDFILE: u64 = 71;
+        pub const CONNECT: u64 = 203;
+        pub const CLOSE: u64 = 57;
+        pub const CLOSE_RANGE: u64 = 436;
+        pub const SHUTDOWN: u64 = 210;
+        /// arm64 has no `dup2`: a number that no call has.
+        pub const DUP2: u64 = u64::MAX;
+        pub const DUP3: u64 = 24;
         pub const SPLICE: u64 = 76;
     }
-    pub use arch::{ACCEPT, ACCEPT4, LISTEN, READ, READV, RECVFROM, RECVMMSG, RECVMSG, SENDMMSG, SPLICE};
+    pub use arch::*;
 }
 
 /// The arguments that probes look at.

@@ -108,10 +108,8 @@ fn no_write_is_missed(own: &str) -> Result<()> {
     let raw = counts().context("records of the server")?;
     let report = live.stop();
     ensure!(received > WRITES * WRITE as u64, "the client received {received} bytes");
+    // Bytes are counted call by call: a write that went unseen would be missing here.
     ensure!(raw.final_positions.1 == received, "{raw:?}, the client received {received}");
-    let calls = report.counts.get(Counter::Calls);
-    // The head may take more than one write, the request more than one read.
-    ensure!((WRITES + 2..WRITES + 12).contains(&calls), "{calls} calls for {WRITES} writes");
     ensure!(report.counts.get(Counter::Unpaired) == 0, "{:?}", report.counts);
     ensure!(report.counts.balanced(), "{:?}", report.counts);
     let missed: u64 = report.missed.iter().map(|(_, missed)| missed).sum();

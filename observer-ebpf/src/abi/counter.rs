@@ -27,12 +27,10 @@ pub enum Counter {
     FaultBytes = 8,
     /// Bytes moved without passing through user memory or by calls that are not copied: holes.
     OpaqueBytes = 9,
-    /// Calls of watched processes that moved data over an observed connection.
-    Calls = 10,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 11;
+pub const COUNTERS: u32 = 10;
 
 impl Counter {
     /// All counters in index order.
@@ -47,6 +45,5 @@ impl Counter {
         Self::Unresolved,
         Self::FaultBytes,
         Self::OpaqueBytes,
-        Self::Calls,
     ];
 }

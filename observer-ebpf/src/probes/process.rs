@@ -11,8 +11,8 @@ use observer_ebpf::{Exec, Exit, Kind, Oom, exit_flags, watch};
 use crate::{
     emit,
     maps::STASH,
-    offsets::{ABSENT, read},
     scope::{self, observes, watch_byte, watched},
+    settings::{ABSENT, read},
 };
 
 #[inline(always)]

@@ -7,14 +7,14 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use observer_ebpf::{Counter, Direction, Kind, State, family, watch};
+use observer_ebpf::{Counter, Kind, State, family, watch};
 
 use crate::{
     emit::{self, count},
     maps::{Call, READERS, SOCKETS, STASH, Socket, shape},
-    offsets::{ABSENT, read},
-    probes::syscall::position,
+    probes::syscall::positions,
     scope::{observes, watched},
+    settings::{ABSENT, read},
 };
 
 /// Raw, because it needs no field: the socket's address and both states are the tracepoint's arguments, and
@@ -36,11 +36,12 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     if let Some(reader) = READERS.get_ptr(socket) {
         // SAFETY: points into a map value.
         let connection = unsafe { (*reader).connection };
+        let (received, sent) = positions(connection);
         emit::lifecycle(&State {
             header: emit::header::<State>(Kind::State),
             connection,
-            received: position(connection, Direction::Received),
-            sent: position(connection, Direction::Sent),
+            received,
+            sent,
             old,
             new,
         });
@@ -118,14 +119,12 @@ fn field<T: Default>(ctx: &TracePointContext, offset: u32) -> T {
     unsafe { ctx.read_at(offset as usize) }.unwrap_or_default()
 }
 
-/// Data reached a socket. Remembers the first arrival since the socket was last read.
-#[tracepoint(category = "tcp", name = "tcp_probe")]
-pub fn tcp_probe(ctx: TracePointContext) -> u32 {
-    let length: u16 = field(&ctx, read::PROBE_LENGTH());
-    if length == 0 {
-        return 0;
-    }
-    let key: u64 = field(&ctx, read::PROBE_SOCKET());
+/// Data reached a socket. Remembers the first arrival since the socket was last read. Raw, because the socket's
+/// address is its argument: `tcp:tcp_probe`, which tells the same, fires for every packet, fills a record each
+/// time, and names the socket on newer kernels only.
+#[raw_tracepoint(tracepoint = "sk_data_ready")]
+pub fn sk_data_ready(ctx: RawTracePointContext) -> i32 {
+    let key: u64 = ctx.arg(0);
     let Some(socket) = SOCKETS.get_ptr_mut(key) else { return 0 };
     let reads = match READERS.get_ptr(key) {
         // SAFETY: points into a map value.

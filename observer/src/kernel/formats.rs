@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// Global of the kernel side, tracepoint, field. A field that a kernel lacks is written as absent.
-pub(super) const OFFSETS: [(&str, &str, &str); 12] = [
+pub(super) const OFFSETS: [(&str, &str, &str); 10] = [
     ("READ_FAMILY", "tcp/tcp_rcv_space_adjust", "family"),
     ("READ_SPORT", "tcp/tcp_rcv_space_adjust", "sport"),
     ("READ_DPORT", "tcp/tcp_rcv_space_adjust", "dport"),
@@ -11,8 +11,6 @@ pub(super) const OFFSETS: [(&str, &str, &str); 12] = [
     ("READ_DADDR", "tcp/tcp_rcv_space_adjust", "daddr"),
     ("READ_SADDR_V6", "tcp/tcp_rcv_space_adjust", "saddr_v6"),
     ("READ_DADDR_V6", "tcp/tcp_rcv_space_adjust", "daddr_v6"),
-    ("PROBE_LENGTH", "tcp/tcp_probe", "data_len"),
-    ("PROBE_SOCKET", "tcp/tcp_probe", "skaddr"),
     ("FORK_CHILD", "sched/sched_process_fork", "child_pid"),
     ("EXIT_GROUP_DEAD", "sched/sched_process_exit", "group_dead"),
     ("OOM_PID", "oom/mark_victim", "pid"),
@@ -33,9 +31,7 @@ pub(super) fn offsets(tracefs: &Path) -> Vec<(&'static str, u32)> {
 }
 
 /// Fields without which a program is of no use.
-const NEEDED: [(&str, &str); 5] = [
-    ("tcp_probe", "PROBE_SOCKET"),
-    ("tcp_probe", "PROBE_LENGTH"),
+const NEEDED: [(&str, &str); 3] = [
     ("tcp_rcv_space_adjust", "READ_SPORT"),
     ("sched_process_fork", "FORK_CHILD"),
     ("mark_victim", "OOM_PID"),

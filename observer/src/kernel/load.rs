@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::{
     counters::{Counters, Counts},
     formats,
-    programs::{ATTACHMENTS, EXITS, Hook, NEXT, Probe, ProbeMode, SYSCALLS},
+    programs::{ATTACHMENTS, EXITS, Hook, Probe, ProbeMode, STEPS},
     requirements::{self, Requirement},
     ring,
     tables::Tables,
@@ -31,7 +31,7 @@ pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR")
 pub struct Options {
     /// Size of the ring: a power of two, a multiple of the page size.
     pub ring_bytes: u32,
-    /// Whether to attach the probe on packet arrival.
+    /// Whether to attach the probe on the arrival of data.
     pub arrival: bool,
 }
 
@@ -89,7 +89,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The kernel empties a program array when nobody in user space holds it any more.
-    _tail_calls: [ProgramArray<MapData>; 3],
+    _tail_calls: [ProgramArray<MapData>; 2],
 }
 
 impl Kernel {
@@ -133,7 +133,7 @@ impl Kernel {
     fn attach(&mut self, options: &Options) -> Result<(), LoadError> {
         for attachment in ATTACHMENTS {
             let program = attachment.program;
-            let outcome = if program == "tcp_probe" && !options.arrival {
+            let outcome = if program == "sk_data_ready" && !options.arrival {
                 Err(Refused::Off)
             } else if let Some(field) = formats::missing(&self.offsets, program) {
                 Err(Refused::Field(field))
@@ -239,6 +239,7 @@ fn object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, Lo
     let level: u8 = if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 2 };
     loader.override_global(aya_log::LEVEL, &level, false);
     loader.map_max_entries("RING", options.ring_bytes);
+    loader.override_global("RING_BYTES", &options.ring_bytes, true);
     Ok(loader.load(OBJECT)?)
 }
 
@@ -296,21 +297,15 @@ fn attach(ebpf: &mut Ebpf, program: &str, hook: Hook) -> Result<Link, Refused> {
 }
 
 /// Loads the programs that are tail-called, and fills the tables that they are called from.
-fn tail_calls(ebpf: &mut Ebpf) -> Result<[ProgramArray<MapData>; 3], LoadError> {
-    let mut enter = program_array(ebpf, "ENTER")?;
-    let mut exit = program_array(ebpf, "EXIT")?;
-    let mut next = program_array(ebpf, "NEXT")?;
-    for &(number, entry, leave) in SYSCALLS {
-        set(ebpf, &mut enter, "ENTER", number, entry)?;
-        if let Some(leave) = leave {
-            set(ebpf, &mut exit, "EXIT", number, leave)?;
+fn tail_calls(ebpf: &mut Ebpf) -> Result<[ProgramArray<MapData>; 2], LoadError> {
+    let mut tables =
+        [("EXIT", EXITS, program_array(ebpf, "EXIT")?), ("STEPS", STEPS, program_array(ebpf, "STEPS")?)];
+    for (map, programs, array) in &mut tables {
+        for &(index, program) in *programs {
+            set(ebpf, array, map, index, program)?;
         }
     }
-    for &(number, leave) in EXITS {
-        set(ebpf, &mut exit, "EXIT", number, leave)?;
-    }
-    set(ebpf, &mut next, "NEXT", 0, NEXT)?;
-    Ok([enter, exit, next])
+    Ok(tables.map(|(_, _, array)| array))
 }
 
 fn program_array(ebpf: &mut Ebpf, map: &'static str) -> Result<ProgramArray<MapData>, LoadError> {

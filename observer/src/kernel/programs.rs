@@ -1,39 +1,36 @@
 //! The programs of the object: what each hangs on, and what is lost without it.
 
-/// Entry programs by system call. The last column is the exit program.
-pub(super) const SYSCALLS: &[(i64, &str, Option<&str>)] = &[
-    (libc::SYS_read, "enter_read", RECEIVED),
-    (libc::SYS_recvfrom, "enter_recvfrom", RECEIVED),
-    (libc::SYS_readv, "enter_readv", RECEIVED),
-    (libc::SYS_recvmsg, "enter_recvmsg", RECEIVED),
-    (libc::SYS_recvmmsg, "enter_recvmmsg", RECEIVED),
-    (libc::SYS_write, "enter_write", SENT),
-    (libc::SYS_sendto, "enter_sendto", SENT),
-    (libc::SYS_writev, "enter_writev", SENT),
-    (libc::SYS_sendmsg, "enter_sendmsg", SENT),
-    (libc::SYS_sendmmsg, "enter_sendmmsg", SENT),
-    (libc::SYS_sendfile, "enter_sendfile", SENT),
-    (libc::SYS_splice, "enter_splice", SENT),
-    (libc::SYS_accept, "enter_accept", Some("exit_accept")),
-    (libc::SYS_accept4, "enter_accept", Some("exit_accept")),
-    (libc::SYS_listen, "enter_listen", None),
-    (libc::SYS_connect, "enter_connect", Some("exit_connect")),
-    (libc::SYS_close, "enter_close", None),
-    (libc::SYS_shutdown, "enter_shutdown", None),
-    (libc::SYS_close_range, "enter_close_range", None),
+/// Programs for the exit of system calls whose entry left nothing to find: there was none to remember, or it
+/// was not seen.
+pub(super) const EXITS: &[(i64, &str)] = &[
+    (libc::SYS_read, RECEIVED),
+    (libc::SYS_recvfrom, RECEIVED),
+    (libc::SYS_readv, RECEIVED),
+    (libc::SYS_recvmsg, RECEIVED),
+    (libc::SYS_recvmmsg, RECEIVED),
+    (libc::SYS_write, SENT),
+    (libc::SYS_sendto, SENT),
+    (libc::SYS_writev, SENT),
+    (libc::SYS_sendmsg, SENT),
+    (libc::SYS_sendmmsg, SENT),
+    (libc::SYS_sendfile, SENT),
+    (libc::SYS_splice, SENT),
+    (libc::SYS_accept, "exit_accept"),
+    (libc::SYS_accept4, "exit_accept"),
+    (libc::SYS_connect, "exit_connect"),
+    (libc::SYS_dup, "exit_dup"),
     #[cfg(target_arch = "x86_64")]
-    (libc::SYS_dup2, "enter_dup", Some("exit_dup")),
-    (libc::SYS_dup3, "enter_dup", Some("exit_dup")),
+    (libc::SYS_dup2, "exit_dup"),
+    (libc::SYS_dup3, "exit_dup"),
+    (libc::SYS_fcntl, "exit_fcntl"),
 ];
 
-/// Exit programs of system calls whose entry is of no interest.
-pub(super) const EXITS: &[(i64, &str)] = &[(libc::SYS_dup, "exit_dup"), (libc::SYS_fcntl, "exit_fcntl")];
+const RECEIVED: &str = "exit_received";
+const SENT: &str = "exit_sent";
 
-const RECEIVED: Option<&str> = Some("exit_received");
-const SENT: Option<&str> = Some("exit_sent");
-
-/// The program that copies parts of a call; it tail-calls itself.
-pub(super) const NEXT: &str = "next_part";
+/// Programs that are tail-called whatever the system call: the exit of an observed process's call, and the one that
+/// copies parts of a call.
+pub(super) const STEPS: &[(i64, &str)] = &[(0, "exit_call"), (1, "next_part")];
 
 /// How a program is attached by itself.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +78,8 @@ pub(super) const ATTACHMENTS: &[Attachment] = &[
         without: None,
     },
     Attachment {
-        program: "tcp_probe",
-        hook: Hook::Perf("tcp", "tcp_probe"),
+        program: "sk_data_ready",
+        hook: Hook::Raw("sk_data_ready"),
         without: Some("no `arrived` clock: socket wait is not measured"),
     },
     Attachment {

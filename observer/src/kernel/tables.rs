@@ -4,23 +4,25 @@ use std::collections::HashSet;
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData},
+    maps::{Array, HashMap, MapData},
 };
 use observer_ebpf::Verdict;
 
 use super::load::{LoadError, take};
 
-/// `Binding`, `Side` and `Call` of the kernel side, whose fields are nobody's business here.
+/// `Binding`, `Connection` and `Call` of the kernel side, whose fields are nobody's business here.
 type Binding = [u8; 32];
-type Side = [u8; 48];
+type Sides = [u8; 128];
 type Call = [u8; 112];
 
 /// Connection tables of the kernel side.
 pub struct Tables {
     verdicts: HashMap<MapData, u64, u32>,
     descriptors: HashMap<MapData, u64, Binding>,
-    received: HashMap<MapData, u64, Side>,
-    sent: HashMap<MapData, u64, Side>,
+    connections: HashMap<MapData, u64, Sides>,
+    epoch: Array<MapData, u64>,
+    /// Verdicts so far: what the kernel side sees in `EPOCH`.
+    decided: u64,
     calls: HashMap<MapData, u64, Call>,
 }
 
@@ -31,10 +33,8 @@ pub struct Sizes {
     pub verdicts: usize,
     /// Descriptors.
     pub descriptors: usize,
-    /// Received sides.
-    pub received: usize,
-    /// Sent sides.
-    pub sent: usize,
+    /// Connections.
+    pub connections: usize,
     /// Threads that have made a call.
     pub calls: usize,
 }
@@ -47,23 +47,27 @@ impl Tables {
         Ok(Self {
             verdicts: table(ebpf, "VERDICTS")?,
             descriptors: table(ebpf, "FDS")?,
-            received: table(ebpf, "RECEIVED")?,
-            sent: table(ebpf, "SENT")?,
+            connections: table(ebpf, "CONNECTIONS")?,
+            epoch: Array::try_from(take(ebpf, "EPOCH")?)
+                .map_err(|source| LoadError::Map { map: "EPOCH", source })?,
+            decided: 0,
             calls: table(ebpf, "STASH")?,
         })
     }
 
     /// Tells the kernel side what to do with a connection. False if the table is full.
     pub fn decide(&mut self, connection: u64, verdict: Verdict) -> bool {
-        self.verdicts.insert(connection, verdict as u32, 0).is_ok()
+        let known = self.verdicts.insert(connection, verdict as u32, 0).is_ok();
+        self.decided += 1;
+        // The index is within the array: there is nothing else that could be refused.
+        known && self.epoch.set(0, self.decided, 0).is_ok()
     }
 
     /// Forgets a connection that has ended. To be called some time after its end: a probe may still be in it.
     pub fn forget(&mut self, connection: u64) {
         // An entry that is not there was never made, or went before.
         let _ = self.verdicts.remove(&connection);
-        let _ = self.received.remove(&connection);
-        let _ = self.sent.remove(&connection);
+        let _ = self.connections.remove(&connection);
     }
 
     /// Forgets the descriptors of processes that are gone; how many there were.
@@ -85,8 +89,7 @@ impl Tables {
         Sizes {
             verdicts: self.verdicts.keys().filter_map(Result::ok).count(),
             descriptors: self.descriptors.keys().filter_map(Result::ok).count(),
-            received: self.received.keys().filter_map(Result::ok).count(),
-            sent: self.sent.keys().filter_map(Result::ok).count(),
+            connections: self.connections.keys().filter_map(Result::ok).count(),
             calls: self.calls.keys().filter_map(Result::ok).count(),
         }
     }

@@ -4,12 +4,9 @@ use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, watch}
 
 use crate::{
     emit::{self, count},
-    maps::{Binding, FDS, READERS, RECEIVED, Reader, SENT, SOCKETS, Scratch, Side},
+    maps::{Binding, CONNECTIONS, Connection, FDS, READERS, Reader, SOCKETS, Scratch},
     scope::{self, descriptor, watched},
 };
-
-const NEW: Side =
-    Side { position: 0, since_turn: 0, copied: 0, calls: 0, other_calls: 0, scope: 0, mismatches: 0 };
 
 /// Forgets a descriptor, and says so if it was bound.
 #[inline(always)]
@@ -20,34 +17,36 @@ pub fn unbind(tgid: u32, fd: i32) {
     let connection = unsafe { (*binding).connection };
     let _ = FDS.remove(key);
     if connection != 0 {
+        let (received, sent) = positions(connection);
         emit::lifecycle(&Close {
             header: emit::header::<Close>(Kind::Close),
             connection,
-            received: position(connection, Direction::Received),
-            sent: position(connection, Direction::Sent),
+            received,
+            sent,
             fd,
             _pad: 0,
         });
     }
 }
 
-/// Bytes that moved so far.
+/// Bytes that moved so far: received, sent.
 #[inline(always)]
-pub fn position(connection: u64, direction: Direction) -> u64 {
-    let side = match direction {
-        Direction::Received => RECEIVED.get_ptr(connection),
-        Direction::Sent => SENT.get_ptr(connection),
-    };
+pub fn positions(connection: u64) -> (u64, u64) {
+    let Some(connection) = CONNECTIONS.get_ptr(connection) else { return (0, 0) };
     // SAFETY: points into a map value.
-    side.map_or(0, |side| unsafe { (*side).position })
+    unsafe { ((*connection).received.position, (*connection).sent.position) }
 }
 
 #[inline(always)]
 pub fn ended(connection: u64, direction: Direction, errno: i64) {
+    let (received, sent) = positions(connection);
     emit::lifecycle(&Ended {
         header: emit::header::<Ended>(Kind::Ended),
         connection,
-        position: position(connection, direction),
+        position: match direction {
+            Direction::Received => received,
+            Direction::Sent => sent,
+        },
         errno: errno as i32,
         direction: direction as u8,
         _pad: [0; 3],
@@ -91,8 +90,8 @@ pub fn duplicated(from: i32, returned: i64) {
 pub fn open(tgid: u32, tid: u32, s: &mut Scratch, time: u64) {
     let connection = s.call.cookie;
     // Data that another process already read keeps its state: EEXIST is fine.
-    if RECEIVED.get_ptr(connection).is_none() && RECEIVED.insert(connection, NEW, 1).is_err()
-        || SENT.get_ptr(connection).is_none() && SENT.insert(connection, NEW, 1).is_err()
+    if CONNECTIONS.get_ptr(connection).is_none()
+        && CONNECTIONS.insert(connection, Connection::NEW, 1).is_err()
     {
         count(Counter::TableFull, 1);
     }

@@ -1,63 +1,90 @@
 //! Entries: what must be remembered of a call, and what happens as soon as it is entered.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::helpers::bpf_get_current_comm;
 use observer_ebpf::{Counter, Direction, Kind, Listen, watch};
 
 use super::{
     descriptors::{bind, ended, unbind},
-    now, regs,
+    now,
 };
 use crate::{
     emit::{self, count},
     maps::{Call, STASH, binding_flags, call_flags, shape},
-    registers::{Arguments, arguments},
-    scope::{self, binding, watch_byte, watched},
+    registers::{Arguments, arguments, number},
+    scope::{binding, watch_byte},
 };
+
+/// The entry of a call of an observed process. A function of its own, so that all others do not pay for the
+/// registers and the stack that it needs.
+#[inline(never)]
+pub fn call(regs: *const u8, number: u64, id: u64, byte: u64) {
+    use Direction::{Received, Sent};
+    let Some(Arguments { first, second, third, fourth }) = arguments(regs) else { return };
+    let tgid = (id >> 32) as u32;
+    let fd = first as i32;
+    // Shape and message flags, as user ABI has them.
+    let (direction, fd, shape, flags) = match number {
+        number::WRITE => (Sent, fd, shape::BUFFER, 0),
+        number::SENDTO => (Sent, fd, shape::BUFFER, 0),
+        number::WRITEV => (Sent, fd, shape::IOVEC, 0),
+        number::SENDMSG => (Sent, fd, shape::MESSAGE, 0),
+        number::SENDMMSG => (Sent, fd, shape::MESSAGES, 0),
+        number::SENDFILE => (Sent, fd, shape::OPAQUE, 0),
+        // splice(fd_in, off_in, fd_out, …): the socket is the one written to.
+        number::SPLICE => (Sent, third as i32, shape::OPAQUE, 0),
+        number::READ => (Received, fd, shape::BUFFER, 0),
+        number::RECVFROM => (Received, fd, shape::BUFFER, fourth),
+        number::READV => (Received, fd, shape::IOVEC, 0),
+        number::RECVMSG => (Received, fd, shape::MESSAGE, third),
+        number::RECVMMSG => (Received, fd, shape::MESSAGES, fourth),
+        number::ACCEPT | number::ACCEPT4 | number::LISTEN => return listening(tgid, fd),
+        number::CONNECT => return bind(tgid, fd, 0, 0, 0, binding_flags::OUTBOUND),
+        // A descriptor's number may be used again as soon as `close` has been entered.
+        number::CLOSE => return unbind(tgid, fd),
+        // `dup2` and `dup3` close the descriptor that they replace.
+        number::DUP2 | number::DUP3 if fd != second as i32 => return unbind(tgid, second as i32),
+        number::CLOSE_RANGE => return close_range(tgid),
+        number::SHUTDOWN if second != 0 => return shutdown(tgid, fd, byte as u8),
+        _ => return,
+    };
+    moving(id, byte as u8, direction, fd, shape, second, third, flags);
+}
 
 /// Remembers a call that moves data.
 #[inline(always)]
-fn enter_data(ctx: &RawTracePointContext, direction: Direction, shape: u32) -> i32 {
-    let Some(Arguments { first, second, third, fourth }) = arguments(regs(ctx)) else { return 0 };
-    let message_flags = match shape {
-        shape::MESSAGE => third,
-        shape::BUFFER | shape::MESSAGES => fourth,
-        _ => 0,
-    };
-    enter(direction, shape, first as i32, second, third, message_flags)
-}
-
-/// Remembers a call without message flags.
-#[inline(always)]
-fn enter_plain(ctx: &RawTracePointContext, direction: Direction, shape: u32) -> i32 {
-    let Some(Arguments { first, second, third, .. }) = arguments(regs(ctx)) else { return 0 };
-    enter(direction, shape, first as i32, second, third, 0)
-}
-
-#[inline(always)]
-fn enter(direction: Direction, shape: u32, fd: i32, pointer: u64, length: u64, message_flags: u64) -> i32 {
-    let id = bpf_get_current_pid_tgid();
+#[expect(clippy::too_many_arguments, reason = "a system call's own")]
+fn moving(
+    id: u64,
+    byte: u8,
+    direction: Direction,
+    fd: i32,
+    shape: u32,
+    pointer: u64,
+    length: u64,
+    message_flags: u64,
+) {
     let tgid = (id >> 32) as u32;
-    let (connection, socket, accepted) = match binding(tgid, fd, watched(tgid)) {
+    let (connection, socket, accepted) = match binding(tgid, fd, byte) {
         Some(binding) => {
             // SAFETY: points into a map value.
             let binding = unsafe { &*binding };
             if binding.flags & (binding_flags::OUTBOUND | binding_flags::NOT_HTTP) != 0 {
-                return 0;
+                return;
             }
             (binding.connection, binding.socket, binding.accepted)
         }
         // A read may tell which socket this is; a write cannot.
         None if direction as u8 == Direction::Received as u8 => (0, 0, 0),
-        None => return 0,
+        None => return,
     };
-    let flags = if direction as u8 == Direction::Received as u8 { call_flags::of(message_flags) } else { 0 };
+    // A write's time is its entry, a read's its exit.
+    let (time, flags) = match direction {
+        Direction::Received => (0, call_flags::of(message_flags)),
+        Direction::Sent => (now(), 0),
+    };
     let Some(call) = STASH.get_ptr_mut(id) else {
         let call = Call {
-            time: now(),
+            time,
             connection,
             socket,
             accepted,
@@ -72,11 +99,11 @@ fn enter(direction: Direction, shape: u32, fd: i32, pointer: u64, length: u64, m
         if STASH.insert(id, call, 0).is_err() {
             count(Counter::StashFull, 1);
         }
-        return 0;
+        return;
     };
     // SAFETY: points into a map value that only this thread writes.
     let call = unsafe { &mut *call };
-    call.time = now();
+    call.time = time;
     call.connection = connection;
     call.socket = socket;
     call.accepted = accepted;
@@ -88,103 +115,30 @@ fn enter(direction: Direction, shape: u32, fd: i32, pointer: u64, length: u64, m
     call.shape = shape;
     call.flags = flags;
     call.direction = direction as u32;
-    0
-}
-
-macro_rules! entry {
-    ($($name:ident: $body:expr;)*) => {
-        $(
-            #[raw_tracepoint(tracepoint = "sys_enter")]
-            pub fn $name(ctx: RawTracePointContext) -> i32 {
-                let body: fn(&RawTracePointContext) -> i32 = $body;
-                body(&ctx)
-            }
-        )*
-    };
-}
-
-entry! {
-    enter_read: |ctx| enter_plain(ctx, Direction::Received, shape::BUFFER);
-    enter_recvfrom: |ctx| enter_data(ctx, Direction::Received, shape::BUFFER);
-    enter_readv: |ctx| enter_plain(ctx, Direction::Received, shape::IOVEC);
-    enter_recvmsg: |ctx| enter_data(ctx, Direction::Received, shape::MESSAGE);
-    enter_recvmmsg: |ctx| enter_data(ctx, Direction::Received, shape::MESSAGES);
-    enter_write: |ctx| enter_plain(ctx, Direction::Sent, shape::BUFFER);
-    enter_sendto: |ctx| enter_data(ctx, Direction::Sent, shape::BUFFER);
-    enter_writev: |ctx| enter_plain(ctx, Direction::Sent, shape::IOVEC);
-    enter_sendmsg: |ctx| enter_data(ctx, Direction::Sent, shape::MESSAGE);
-    enter_sendmmsg: |ctx| enter_data(ctx, Direction::Sent, shape::MESSAGES);
-    enter_sendfile: |ctx| enter_plain(ctx, Direction::Sent, shape::OPAQUE);
-    enter_splice: enter_splice_call;
-    enter_accept: |ctx| { enter_listening(ctx); 0 };
-    enter_listen: |ctx| { enter_listening(ctx); 0 };
-    enter_connect: enter_connect_call;
-    enter_close: enter_close_call;
-    enter_shutdown: enter_shutdown_call;
-    enter_dup: enter_dup_call;
-    enter_close_range: |_| { enter_close_range_call(); 0 };
-}
-
-/// `splice(fd_in, off_in, fd_out, …)`: the socket is the one written to.
-#[inline(always)]
-fn enter_splice_call(ctx: &RawTracePointContext) -> i32 {
-    let Some(Arguments { third, .. }) = arguments(regs(ctx)) else { return 0 };
-    enter(Direction::Sent, shape::OPAQUE, third as i32, 0, 0, 0)
 }
 
 /// `accept` and `listen`: whoever calls them serves something, and is watched from here on, before its first
 /// connection and early enough for its exit to be seen.
 #[inline(always)]
-fn enter_listening(ctx: &RawTracePointContext) {
-    let (tgid, _) = scope::current();
+pub fn listening(tgid: u32, fd: i32) {
     let Some(byte) = watch_byte(tgid) else { return };
     // SAFETY: points into a map value.
     let value = unsafe { core::ptr::read_volatile(byte) };
     if value & watch::INBOUND == 0 {
         // SAFETY: as above.
         unsafe { core::ptr::write_volatile(byte, value | watch::INBOUND) };
-        let Some(Arguments { first, .. }) = arguments(regs(ctx)) else { return };
         emit::lifecycle(&Listen {
             header: emit::header::<Listen>(Kind::Listen),
-            fd: first as i32,
+            fd,
             _pad: 0,
             comm: bpf_get_current_comm().unwrap_or_default(),
         });
     }
 }
 
-#[inline(always)]
-fn enter_connect_call(ctx: &RawTracePointContext) -> i32 {
-    let Some(Arguments { first, .. }) = arguments(regs(ctx)) else { return 0 };
-    let (tgid, _) = scope::current();
-    bind(tgid, first as i32, 0, 0, 0, binding_flags::OUTBOUND);
-    0
-}
-
-/// A descriptor's number may be used again as soon as `close` has been entered.
-#[inline(always)]
-fn enter_close_call(ctx: &RawTracePointContext) -> i32 {
-    let Some(Arguments { first, .. }) = arguments(regs(ctx)) else { return 0 };
-    let (tgid, _) = scope::current();
-    unbind(tgid, first as i32);
-    0
-}
-
-/// `dup2` and `dup3` close the descriptor that they replace.
-#[inline(always)]
-fn enter_dup_call(ctx: &RawTracePointContext) -> i32 {
-    let Some(Arguments { first, second, .. }) = arguments(regs(ctx)) else { return 0 };
-    if first as i32 != second as i32 {
-        let (tgid, _) = scope::current();
-        unbind(tgid, second as i32);
-    }
-    0
-}
-
 /// `close_range` may drop any of them: none that was bound before is trusted after.
 #[inline(always)]
-fn enter_close_range_call() {
-    let (tgid, _) = scope::current();
+fn close_range(tgid: u32) {
     let Some(byte) = watch_byte(tgid) else { return };
     // SAFETY: points into a map value.
     unsafe { core::ptr::write_volatile(byte, watch::after_exec(core::ptr::read_volatile(byte))) };
@@ -192,14 +146,11 @@ fn enter_close_range_call() {
 
 /// `shutdown` of the sending side ends the response; the descriptor stays.
 #[inline(always)]
-fn enter_shutdown_call(ctx: &RawTracePointContext) -> i32 {
-    let Some(Arguments { first, second, .. }) = arguments(regs(ctx)) else { return 0 };
-    let (tgid, _) = scope::current();
-    let Some(binding) = binding(tgid, first as i32, watched(tgid)) else { return 0 };
+fn shutdown(tgid: u32, fd: i32, byte: u8) {
+    let Some(binding) = binding(tgid, fd, byte) else { return };
     // SAFETY: points into a map value.
     let connection = unsafe { (*binding).connection };
-    if connection != 0 && second != 0 {
+    if connection != 0 {
         ended(connection, Direction::Sent, 0);
     }
-    0
 }

@@ -1,18 +1,20 @@
 //! Exits: whose bytes a call moved, and how many of them are copied.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
-use observer_ebpf::{Counter, Data, Direction, Header, Kind, Verdict, data_flags, limits};
+use observer_ebpf::{Counter, Data, Direction, Header, Kind, data_flags};
 
 use super::{
     descriptors::{arrival, bind, duplicated, ended, open},
-    now, regs, tail_call,
+    now, regs,
+    sampling::{self, Moved},
+    tail_call,
 };
 use crate::{
     copy,
     emit::count,
     maps::{
-        FDS, NEXT, RECEIVED, SCRATCH, SENT, STASH, Scratch, VERDICTS, binding_flags, call_flags,
-        scope as protocol, shape,
+        CONNECTIONS, EXIT, FDS, SCRATCH, STASH, STEPS, Scratch, binding_flags, call_flags, scope as protocol,
+        shape, step,
     },
     registers::{Arguments, number, returning, returning_arguments},
     scope::{self, binding, descriptor, watched},
@@ -23,8 +25,75 @@ const ECONNRESET: i64 = 104;
 const ETIMEDOUT: i64 = 110;
 const EINPROGRESS: i64 = 115;
 
-/// Turns without an HTTP request after which a connection that was not seen from its start is given up.
-const MISMATCHES: u32 = 16;
+/// The exit of a call of an observed process. If its entry left something, it is a call that moves data: a
+/// thread is in one call at a time, and its process was observed all the while.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn exit_call(ctx: RawTracePointContext) -> i32 {
+    let id = bpf_get_current_pid_tgid();
+    // SAFETY: points into a map value.
+    let call = STASH.get_ptr_mut(id).filter(|call| unsafe { (**call).shape } < shape::UNSEEN);
+    let Some(call) = call else {
+        if let Some((number, _)) = returning(regs(&ctx)) {
+            tail_call(&ctx, &EXIT, number);
+        }
+        return 0;
+    };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the only reference to this CPU's value: preemption is off and no other program uses it.
+    let s = unsafe { &mut *scratch };
+    copy::take(s, call);
+    let returned: i64 = ctx.arg(1);
+    let more = if s.call.direction == Direction::Sent as u32 {
+        sent(id, s, returned)
+    } else {
+        received(id, s, returned)
+    };
+    if more {
+        tail_call(&ctx, &STEPS, u64::from(step::PART));
+    }
+    0
+}
+
+/// A read whose entry was not seen.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn exit_received(ctx: RawTracePointContext) -> i32 {
+    let id = bpf_get_current_pid_tgid();
+    let tgid = (id >> 32) as u32;
+    let returned: i64 = ctx.arg(1);
+    // SAFETY: points into a map value.
+    let call = STASH.get_ptr_mut(id).filter(|call| unsafe { (**call).shape } == shape::UNSEEN);
+    let Some(call) = call else {
+        unpaired(&ctx, tgid, Direction::Received, returned);
+        return 0;
+    };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the only reference to this CPU's value: preemption is off and no other program uses it.
+    let s = unsafe { &mut *scratch };
+    copy::take(s, call);
+    if complete(&ctx, tgid, s) && received(id, s, returned) {
+        tail_call(&ctx, &STEPS, u64::from(step::PART));
+    }
+    0
+}
+
+/// A write whose entry was not seen.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn exit_sent(ctx: RawTracePointContext) -> i32 {
+    let (tgid, _) = scope::current();
+    unpaired(&ctx, tgid, Direction::Sent, ctx.arg(1));
+    0
+}
+
+/// Makes one record of the call in the scratch value, and comes back for the next one.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn next_part(ctx: RawTracePointContext) -> i32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the only reference to this CPU's value.
+    if copy::next(unsafe { &mut *scratch }) {
+        tail_call(&ctx, &STEPS, u64::from(step::PART));
+    }
+    0
+}
 
 /// An accepted descriptor begins a life of its own, whatever its number was bound to before.
 #[raw_tracepoint(tracepoint = "sys_exit")]
@@ -69,48 +138,6 @@ pub fn exit_fcntl(ctx: RawTracePointContext) -> i32 {
         && (second == F_DUPFD || second == F_DUPFD_CLOEXEC)
     {
         duplicated(first as i32, ctx.arg(1));
-    }
-    0
-}
-
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn exit_received(ctx: RawTracePointContext) -> i32 {
-    exit_data(&ctx, Direction::Received)
-}
-
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn exit_sent(ctx: RawTracePointContext) -> i32 {
-    exit_data(&ctx, Direction::Sent)
-}
-
-#[inline(always)]
-fn exit_data(ctx: &RawTracePointContext, direction: Direction) -> i32 {
-    let id = bpf_get_current_pid_tgid();
-    let (tgid, tid) = ((id >> 32) as u32, id as u32);
-    let returned: i64 = ctx.arg(1);
-    // SAFETY: points into a map value.
-    let call = STASH.get_ptr_mut(id).filter(|call| unsafe { (**call).shape } != shape::NONE);
-    let Some(call) = call else {
-        unpaired(ctx, tgid, direction, returned);
-        return 0;
-    };
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the only reference to this CPU's value: preemption is off and no other program uses it.
-    let s = unsafe { &mut *scratch };
-    // SAFETY: points into a map value that only this thread writes.
-    unsafe {
-        s.call = *call;
-        (*call).shape = shape::NONE;
-    }
-    if s.call.shape == shape::UNSEEN && !complete(ctx, tgid, s) {
-        return 0;
-    }
-    let more = match direction {
-        Direction::Received => received(tgid, tid, s, returned),
-        Direction::Sent => sent(tgid, tid, s, returned),
-    };
-    if more {
-        tail_call(ctx, &NEXT, 0);
     }
     0
 }
@@ -165,29 +192,18 @@ fn unpaired(ctx: &RawTracePointContext, tgid: u32, direction: Direction, returne
     if connection == 0 || flags != 0 {
         return;
     }
-    let side = match direction {
-        Direction::Received => RECEIVED.get_ptr_mut(connection),
-        Direction::Sent => SENT.get_ptr_mut(connection),
-    };
-    if let Some(side) = side {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(connection) {
         count(Counter::Unpaired, 1);
         // SAFETY: points into a map value.
         unsafe {
+            let side = match direction {
+                Direction::Received => &raw mut (*connection).received,
+                Direction::Sent => &raw mut (*connection).sent,
+            };
             (*side).position += returned as u64;
             (*side).calls += 1;
         }
     }
-}
-
-/// Makes one record of the call in the scratch value, and comes back for the next one.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn next_part(ctx: RawTracePointContext) -> i32 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the only reference to this CPU's value.
-    if copy::next(unsafe { &mut *scratch }) {
-        tail_call(&ctx, &NEXT, 0);
-    }
-    0
 }
 
 /// Reports the end of a direction; true if there is data.
@@ -215,10 +231,11 @@ fn moved(s: &mut Scratch, returned: i64) -> u64 {
 
 /// Bytes were read. Decides whose they are and how many are copied; true if records are to be made.
 #[inline(always)]
-fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
+fn received(id: u64, s: &mut Scratch, returned: i64) -> bool {
     if !has_data(s, Direction::Received, returned) {
         return false;
     }
+    let (tgid, tid) = ((id >> 32) as u32, id as u32);
     let time = now();
     if s.call.cookie == 0 {
         if s.call.connection == 0 {
@@ -237,193 +254,96 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         return false;
     }
     let connection = s.call.cookie;
-    let Some(side) = RECEIVED.get_ptr_mut(connection) else { return false };
+    let Some(sides) = CONNECTIONS.get_ptr_mut(connection) else { return false };
     // SAFETY: points into a map value; readers of one socket take turns.
-    let side = unsafe { &mut *side };
+    let (side, sent_calls) =
+        unsafe { (&mut (*sides).received, core::ptr::read_volatile(&raw const (*sides).sent.calls)) };
     let bytes = moved(s, returned);
-    count(Counter::Calls, 1);
-
-    let sent_calls = match SENT.get_ptr(connection) {
-        // SAFETY: points into a map value.
-        Some(sent) => unsafe { core::ptr::read_volatile(&raw const (*sent).calls) },
-        None => 0,
-    };
-    let turned = side.calls == 0 || sent_calls != side.other_calls;
-    if turned {
-        side.other_calls = sent_calls;
-        side.since_turn = 0;
-    }
-    side.calls += 1;
-    let position = side.position;
-    side.position = position + bytes;
-    let before = side.since_turn;
-    side.since_turn = before + bytes;
+    let moved = sampling::advance(side, sent_calls, bytes);
     let arrived = arrival(s.call.socket);
 
     copy::begin(s);
     let (first, available) =
         if s.call.flags & call_flags::NO_COPY != 0 { (0, 0) } else { copy::first_word(s, bytes) };
-    s.head = 0;
-    s.tail = 0;
-    if side.scope == protocol::UNKNOWN && turned {
-        if scope::is_request(first, available) {
-            side.scope = protocol::HTTP;
-        } else if scope::is_response(first, available) {
-            bind(tgid, s.call.fd, connection, s.call.socket, s.call.accepted, binding_flags::OUTBOUND);
-            return false;
-        } else {
-            side.mismatches += 1;
-            if s.call.accepted != 0 || side.mismatches >= MISMATCHES {
-                side.scope = protocol::NOT_HTTP;
-                s.head = u64::from(limits::SNIFF);
-                // The bytes of TLS are counted, because they may be what this is about; others are not.
-                if !scope::is_tls(first, available) {
-                    let (socket, accepted) = (s.call.socket, s.call.accepted);
-                    bind(tgid, s.call.fd, connection, socket, accepted, binding_flags::NOT_HTTP);
-                }
-            } else {
-                return false;
-            }
-        }
+    if side.scope == protocol::UNKNOWN && moved.turned && scope::is_response(first, available) {
+        // The process is a client here.
+        bind(tgid, s.call.fd, connection, s.call.socket, s.call.accepted, binding_flags::OUTBOUND);
+        return false;
     }
-    let mut urgent = false;
-    let verdict = verdict(connection);
-    if turned && verdict == IGNORE && side.scope != protocol::NOT_HTTP {
-        let again = scope::is_post_to_v1(first, available);
-        side.scope = if again { protocol::AGAIN } else { protocol::HTTP };
-        if again {
-            side.copied = 0;
-        }
+    let was = side.scope;
+    let wanted = sampling::request(s, side, connection, &moved, first, available);
+    // The bytes of TLS are counted, because they may be what this is about; others are not.
+    if was != side.scope && side.scope == protocol::NOT_HTTP && !scope::is_tls(first, available) {
+        let (socket, accepted) = (s.call.socket, s.call.accepted);
+        bind(tgid, s.call.fd, connection, socket, accepted, binding_flags::NOT_HTTP);
     }
-    match (side.scope, verdict) {
-        (protocol::NOT_HTTP, _) => {
-            if s.head == 0 {
-                return false;
-            }
-        }
-        (protocol::UNKNOWN, _) | (_, OPAQUE) => return false,
-        (protocol::HTTP, IGNORE) => {
-            if !turned || !scope::is_post(first, available) {
-                return false;
-            }
-            s.head = u64::from(limits::RECHECK);
-            urgent = true;
-        }
-        (_, OBSERVE) => {
-            s.head = limits::REQUEST_WHOLE.saturating_sub(before);
-            s.tail = u64::from(limits::TAIL);
-        }
-        _ => {
-            // The limit is for what lies between two turns: a pooled client may ask for other things first.
-            if turned {
-                side.copied = 0;
-            }
-            s.head = limits::UNDECIDED.saturating_sub(side.copied);
-            s.tail = u64::from(limits::TAIL);
-            // The verdict decides how much of a large request is copied.
-            urgent = side.copied + bytes > limits::UNDECIDED / 2;
-        }
+    if !wanted {
+        return false;
     }
     if s.call.flags & call_flags::NO_COPY != 0 || s.call.shape == shape::MESSAGES {
-        count(Counter::OpaqueBytes, bytes);
-        s.head = 0;
-        s.tail = 0;
+        sampling::nothing(s, bytes);
     }
-    side.copied += if s.head + s.tail < bytes { s.head + s.tail } else { bytes };
-    s.urgent = urgent as u64;
-    s.remaining = bytes;
-    s.record = Data {
-        header: Header { kind: Kind::Data as u32, length: 0, time, tgid, tid },
-        connection,
-        position,
-        arrived,
-        length: 0,
-        captured: 0,
-        fd: s.call.fd,
-        direction: Direction::Received as u8,
-        flags: if turned { data_flags::TURN } else { 0 },
-        _pad: 0,
-    };
+    sampling::copied(s, side, bytes);
+    record(s, id, connection, Direction::Received, &moved, time, arrived);
     true
 }
 
 /// Bytes were written. Decides how many are copied; true if records are to be made.
 #[inline(always)]
-fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
-    if s.call.connection == 0 || !has_data(s, Direction::Sent, returned) {
+fn sent(id: u64, s: &mut Scratch, returned: i64) -> bool {
+    let connection = s.call.connection;
+    if connection == 0 || !has_data(s, Direction::Sent, returned) {
         return false;
     }
-    let connection = s.call.connection;
-    let Some(side) = SENT.get_ptr_mut(connection) else { return false };
+    let Some(sides) = CONNECTIONS.get_ptr_mut(connection) else { return false };
     // SAFETY: points into a map value; writers of one socket take turns.
-    let side = unsafe { &mut *side };
-    let bytes = moved(s, returned);
-    count(Counter::Calls, 1);
-    let (scope, received_calls) = match RECEIVED.get_ptr(connection) {
-        // SAFETY: points into a map value.
-        Some(received) => unsafe {
-            ((*received).scope, core::ptr::read_volatile(&raw const (*received).calls))
-        },
-        None => return false,
+    let (side, scope, received_calls) = unsafe {
+        (
+            &mut (*sides).sent,
+            core::ptr::read_volatile(&raw const (*sides).received.scope),
+            core::ptr::read_volatile(&raw const (*sides).received.calls),
+        )
     };
-    let turned = received_calls != side.other_calls;
-    if turned {
-        side.other_calls = received_calls;
-        side.since_turn = 0;
-    }
-    side.calls += 1;
-    let position = side.position;
-    side.position = position + bytes;
-    side.since_turn += bytes;
+    let bytes = moved(s, returned);
+    let moved = sampling::advance(side, received_calls, bytes);
     if scope != protocol::HTTP && scope != protocol::AGAIN {
         return false;
     }
     copy::begin(s);
-    match (scope, verdict(connection)) {
-        (_, OBSERVE) => {
-            s.head = u64::from(limits::RESPONSE_HEAD);
-            s.tail = u64::from(limits::TAIL);
-        }
-        (protocol::HTTP, IGNORE) | (_, OPAQUE) => return false,
-        _ => {
-            if turned {
-                side.copied = 0;
-            }
-            let left = limits::UNDECIDED.saturating_sub(side.copied);
-            s.head =
-                if left < u64::from(limits::RESPONSE_HEAD) { left } else { u64::from(limits::RESPONSE_HEAD) };
-            s.tail = if left == 0 { 0 } else { u64::from(limits::TAIL) };
-        }
+    if !sampling::response(s, side, scope, connection, moved.turned) {
+        return false;
     }
     if s.call.shape >= shape::MESSAGES {
-        count(Counter::OpaqueBytes, bytes);
-        s.head = 0;
-        s.tail = 0;
+        sampling::nothing(s, bytes);
     }
-    side.copied += if s.head + s.tail < bytes { s.head + s.tail } else { bytes };
-    s.urgent = 0;
-    s.remaining = bytes;
-    s.record = Data {
-        header: Header { kind: Kind::Data as u32, length: 0, time: s.call.time, tgid, tid },
-        connection,
-        position,
-        arrived: 0,
-        length: 0,
-        captured: 0,
-        fd: s.call.fd,
-        direction: Direction::Sent as u8,
-        flags: if turned { data_flags::TURN } else { 0 },
-        _pad: 0,
-    };
+    sampling::copied(s, side, bytes);
+    let time = s.call.time;
+    record(s, id, connection, Direction::Sent, &moved, time, 0);
     true
 }
 
-const OBSERVE: u32 = Verdict::Observe as u32;
-const IGNORE: u32 = Verdict::Ignore as u32;
-const OPAQUE: u32 = Verdict::Opaque as u32;
-
+/// Begins the record of a call, which its parts go on with.
 #[inline(always)]
-fn verdict(connection: u64) -> u32 {
-    // SAFETY: points into a map value.
-    unsafe { VERDICTS.get(connection) }.copied().unwrap_or(0)
+fn record(
+    s: &mut Scratch,
+    id: u64,
+    connection: u64,
+    direction: Direction,
+    moved: &Moved,
+    time: u64,
+    arrived: u64,
+) {
+    s.remaining = moved.bytes;
+    s.record = Data {
+        header: Header { kind: Kind::Data as u32, length: 0, time, tgid: (id >> 32) as u32, tid: id as u32 },
+        connection,
+        position: moved.position,
+        arrived,
+        length: 0,
+        captured: 0,
+        fd: s.call.fd,
+        direction: direction as u8,
+        flags: if moved.turned { data_flags::TURN } else { 0 },
+        _pad: 0,
+    };
 }

@@ -27,7 +27,6 @@ const DEFECTS: &str =
     "Defects of HTTP messages on the wire, whether or not the exchange was one with an LLM.";
 const EVICTED: &str =
     "Connections that were given up because all of them together held more memory than limits.bytes.";
-const CALLS: &str = "Calls of watched processes that moved data over an observed connection.";
 const CONNECTIONS: &str = "Connections that are followed now, by state.";
 const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
 const MISSED: &str = "Runs of a probe that the kernel says it skipped.";
@@ -73,10 +72,6 @@ pub(super) fn families(
     holes.with_label_values(&["fault"]).inc_by(kernel(Counter::FaultBytes));
     holes.with_label_values(&["opaque"]).inc_by(kernel(Counter::OpaqueBytes));
     families.extend(holes.collect());
-
-    let calls = IntCounterVec::new(Opts::new("observer_calls_total", CALLS), &[])?;
-    calls.with_label_values::<&str>(&[]).inc_by(kernel(Counter::Calls));
-    families.extend(calls.collect());
 
     let lost = IntCounterVec::new(Opts::new("observer_lost_bytes_total", LOST), &[])?;
     lost.with_label_values::<&str>(&[]).inc_by(stats.lost_bytes);

@@ -159,7 +159,7 @@ fn one_of_everything() -> (Bench, AgentStats) {
         connections: BTreeMap::from([("llm", 3), ("ignored", 1)]),
         probes: vec![
             Probe { name: "raw_tp/sys_enter".to_owned(), attached: true, missed: 5 },
-            Probe { name: "tcp/tcp_probe".to_owned(), attached: false, missed: 0 },
+            Probe { name: "sk_data_ready".to_owned(), attached: false, missed: 0 },
         ],
         ..AgentStats::default()
     };

@@ -1,16 +1,16 @@
-//! Field offsets of tracepoints that differ between kernels. The loader reads them from the tracepoints'
-//! `format` files and writes them here before the object is loaded; the values below are those of 6.18.
+//! What only the loader knows, and writes here before the object is loaded: field offsets that differ between
+//! kernels, from the tracepoints' `format` files (the values below are those of 6.18), and the ring's size.
 
 /// A field that this kernel's tracepoint does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-macro_rules! offsets {
+macro_rules! settings {
     ($($name:ident = $default:expr;)*) => {
         $(
             #[unsafe(no_mangle)]
             static $name: u32 = $default;
         )*
-        /// Reads an offset in a way that the compiler cannot fold: the loader changes it.
+        /// Reads a value in a way that the compiler cannot fold: the loader changes it.
         pub mod read {
             $(
                 #[inline(always)]
@@ -24,7 +24,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! {
+settings! {
     READ_FAMILY = 20;
     READ_SPORT = 16;
     READ_DPORT = 18;
@@ -32,9 +32,8 @@ offsets! {
     READ_DADDR = 26;
     READ_SADDR_V6 = 30;
     READ_DADDR_V6 = 46;
-    PROBE_LENGTH = 76;
-    PROBE_SOCKET = 128;
     FORK_CHILD = 20;
     EXIT_GROUP_DEAD = 32;
     OOM_PID = 8;
+    RING_BYTES = 16 << 20;
 }
