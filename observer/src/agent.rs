@@ -28,7 +28,7 @@ use crate::{
     exchange::Observation,
     export::prometheus::{RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
-    pipeline::Limits,
+    pipeline::{Limits, Pipeline},
     recording::{
         file::{Content, WriteError, Writer},
         mask::Masker,
@@ -154,7 +154,8 @@ fn start_capture(config: &Config) -> Result<Capture, LoadError> {
     let processes = config.capture.processes.clone();
     let scope = Box::new(move |_: u32, process: &Process| processes.admits(&process.name));
     let limits = Limits { connections: config.limits.connections, bytes: config.limits.bytes };
-    let capture = Capture::start(&options, limits, scope)?;
+    let pipeline = Pipeline::new(limits).stalls_after(config.stall.nanos());
+    let capture = Capture::start(&options, pipeline, scope)?;
     for probe in capture.kernel.report() {
         match probe.mode {
             ProbeMode::Attached => info!("probe {probe}"),

@@ -2,11 +2,13 @@
 //!
 //! In: one typed value. Out: a [`Config`] in which it took effect, or the reason why it did not.
 
+use std::time::Duration;
+
 use toml::Value;
 
 use super::error::ConfigError;
 use super::typed::{Source, Typed, variable};
-use super::{Config, LabelStyle, buckets};
+use super::{Config, LabelStyle, buckets, cli};
 
 struct Field {
     name: &'static str,
@@ -33,6 +35,7 @@ const RING: &str = "write a power of two from 64KiB to 1GiB, such as 16MiB or 16
 const SWITCH: &str = "write true or false";
 const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as [\"llama-server\", \"vllm\"]";
 const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
+const STALL: &str = "write a time from 100ms to 10m, such as 2s";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const FIELDS: &[Field] = &[
@@ -54,6 +57,7 @@ const FIELDS: &[Field] = &[
     field("capture.processes.deny", NAMES, |c, v| put(&mut c.capture.processes.deny, process_names(v))),
     field("content.allow_recording", SWITCH, |c, v| put(&mut c.content.allow_recording, switch(v))),
     field("limits.connections", CONNECTIONS, |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20))),
+    field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, silence(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
 
@@ -205,6 +209,12 @@ fn ring(value: &Value) -> Result<u32, String> {
 fn memory(value: &Value) -> Result<usize, String> {
     let bytes = size(value)?;
     if (1 << 20..=64 << 30).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
+}
+
+fn silence(value: &Value) -> Result<Duration, String> {
+    let time = cli::parse_duration(text(value)?).map_err(|_remedy| "is not a time".to_owned())?;
+    let within = Duration::from_millis(100)..=Duration::from_mins(10);
+    if within.contains(&time) { Ok(time) } else { Err("is out of range".to_owned()) }
 }
 
 /// Items of a list: of an array in the file, of comma-separated text elsewhere.

@@ -12,12 +12,15 @@ mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 pub use buckets::{Buckets, MAX_BUCKETS};
 pub use error::ConfigError;
 pub use typed::{Source, variable};
+
+use crate::pipeline::STALLS_AFTER;
 
 use cli::Cli;
 use typed::Typed;
@@ -42,6 +45,8 @@ pub struct Config {
     pub content: ContentConfig,
     /// Bounds of the pipeline.
     pub limits: LimitsConfig,
+    /// When a stream stalls.
+    pub stall: StallConfig,
 }
 
 /// `metrics.*`.
@@ -123,6 +128,20 @@ pub struct LimitsConfig {
     pub bytes: usize,
 }
 
+/// `stall.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallConfig {
+    /// For how long any stream may be silent, however evenly it flowed until then.
+    pub minimum: Duration,
+}
+
+impl StallConfig {
+    /// The minimum as the core counts time.
+    pub fn nanos(self) -> u64 {
+        self.minimum.as_nanos() as u64
+    }
+}
+
 impl Config {
     /// The defaults, on a node of this name.
     pub fn on_node(node: &str) -> Self {
@@ -138,6 +157,7 @@ impl Config {
             },
             content: ContentConfig::default(),
             limits: LimitsConfig { connections: 16_384, bytes: 256 << 20 },
+            stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
         }
     }
 

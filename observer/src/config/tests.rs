@@ -49,6 +49,8 @@ fn every_field_can_be_set_from_the_file() {
         [limits]
         connections = 64
         bytes = 1048576
+        [stall]
+        minimum = "500ms"
     "#;
     let config = resolve(text, &[], &[]).unwrap();
     let expected = Config {
@@ -73,6 +75,7 @@ fn every_field_can_be_set_from_the_file() {
         },
         content: ContentConfig { allow_recording: true },
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
+        stall: StallConfig { minimum: Duration::from_millis(500) },
     };
     assert_eq!(config, expected);
 }
@@ -146,6 +149,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("[content]\nallow_recording = 'yes'", &["content.allow_recording", "write true or false"]),
     ("[limits]\nconnections = 1", &["`limits.connections` = 1", "from 16 to 1048576"]),
     ("[limits]\nbytes = '1KiB'", &["limits.bytes", "from 1MiB to 64GiB"]),
+    ("[stall]\nminimum = 2", &["`stall.minimum` = 2", "is integer, not text", "such as 2s"]),
+    ("[stall]\nminimum = '1h'", &["stall.minimum", "out of range", "from 100ms to 10m"]),
     ("[metrics.bucket]", &["no field `metrics.bucket`"]),
     ("listen = {}", &["`listen` = {}", "is table, not text"]),
     ("[metrics.buckets]\n[capture]\narrival = 0", &["capture.arrival"]),

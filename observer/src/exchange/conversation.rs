@@ -14,6 +14,7 @@ use tell::{deliver, finish, requested};
 
 use super::{
     context::{Context, End, Undecoded},
+    flow::Flow,
     observation::{ExchangeId, Observation},
     one::Exchange,
     pairing::{Pairing, loses_framing},
@@ -186,7 +187,7 @@ impl Conversation {
             return self.decide(State::Opaque(Undecoded::Other));
         }
         let id = ExchangeId { connection: context.connection, sequence: self.sequence };
-        let mut exchange = Exchange::new(id, context.tgid, time);
+        let mut exchange = Exchange::new(id, context.tgid, time, Flow::new(context.stalls_after));
         // A request that was pipelined behind another one waited for it, not for the event loop.
         exchange.times.arrived = arrived.filter(|_| self.open.is_empty());
         if self.pairing.is_in_doubt() {
@@ -293,9 +294,28 @@ impl Conversation {
     }
 
     /// The client closed or reset its side.
-    pub fn client_gone(&mut self) {
+    pub fn client_gone(&mut self, time: u64, out: &mut dyn FnMut(Observation)) {
         for exchange in &mut self.open {
-            exchange.evidence.client_gone = true;
+            deliver(exchange, out, |exchange, sink| exchange.client_gone(time, sink));
+        }
+    }
+
+    /// A write that was entered then was not taken, or not whole: the client does not read.
+    pub fn blocked(&mut self, time: u64, out: &mut dyn FnMut(Observation)) {
+        if let Some(exchange) = self.open.front_mut() {
+            deliver(exchange, out, |exchange, sink| exchange.blocked(time, sink));
+        }
+    }
+
+    /// When to look whether the stream that is open stalls.
+    pub fn deadline(&self) -> Option<u64> {
+        self.open.front()?.flow.deadline()
+    }
+
+    /// Nothing more was written until now, and nobody is writing.
+    pub fn quiet_until(&mut self, time: u64, out: &mut dyn FnMut(Observation)) {
+        if let Some(exchange) = self.open.front_mut() {
+            deliver(exchange, out, |exchange, sink| exchange.quiet_until(time, sink));
         }
     }
 

@@ -6,6 +6,7 @@
 mod content;
 mod context;
 mod conversation;
+mod flow;
 mod observation;
 mod one;
 mod outcome;

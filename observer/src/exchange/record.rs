@@ -126,11 +126,13 @@ pub enum Phase {
     Waiting,
     /// Tokens are flowing, or a plain response is being written.
     Generating,
+    /// Tokens flowed, and none has come for too long, although the client reads.
+    Stalled,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 3] = [Self::Receiving, Self::Waiting, Self::Generating];
+    pub const ALL: [Self; 4] = [Self::Receiving, Self::Waiting, Self::Generating, Self::Stalled];
 
     /// The word used in metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -138,6 +140,7 @@ impl Phase {
             Self::Receiving => "receiving",
             Self::Waiting => "waiting",
             Self::Generating => "generating",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -339,6 +342,13 @@ pub struct RequestRecord {
     /// Times between deliveries; streamed exchanges only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaps: Option<Gaps>,
+    /// Times that the stream fell silent for too long while the client read. Streamed exchanges that were seen
+    /// whole only, like `client_stalls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<u64>,
+    /// Times that the client took nothing of the stream for as long as would make a stall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_stalls: Option<u64>,
     /// Events that bore tokens: what `estimated` would count.
     pub token_events: u64,
     /// Writes that carried at least one token-bearing event.

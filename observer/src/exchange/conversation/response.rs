@@ -20,8 +20,15 @@ use crate::{
 };
 
 impl Conversation {
-    /// A piece of what the server wrote.
-    pub fn sent(&mut self, context: &Context, time: u64, piece: Piece<'_>, out: &mut dyn FnMut(Observation)) {
+    /// A piece of what the server wrote, by a call from its entry at `time` to its return.
+    pub fn sent(
+        &mut self,
+        context: &Context,
+        time: u64,
+        returned: u64,
+        piece: Piece<'_>,
+        out: &mut dyn FnMut(Observation),
+    ) {
         if self.is_ignored() {
             return;
         }
@@ -33,6 +40,9 @@ impl Conversation {
                 Input::Gap(length)
             }
         };
+        if let Some(exchange) = self.open.front_mut() {
+            deliver(exchange, out, |exchange, sink| exchange.written(time, returned, sink));
+        }
         let (length, mut from) = (input_length(input), 0);
         let skipped = self.responses.skipped();
         let unanswered = self.open.iter().filter(|exchange| exchange.response_head.is_none());

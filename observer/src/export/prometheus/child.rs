@@ -77,6 +77,8 @@ pub(super) enum Child {
     /// Both gauges of requests in flight, in every phase; computed at each scrape.
     InFlight,
     Deliveries,
+    Stalls,
+    ClientStalls,
     Tokens {
         kind: &'static str,
         source: &'static str,
@@ -100,6 +102,8 @@ impl Child {
             Self::Started(_) => "llm_requests_started_total",
             Self::InFlight => "llm_requests_in_flight",
             Self::Deliveries => "llm_stream_deliveries_total",
+            Self::Stalls => "llm_stream_stalls_total",
+            Self::ClientStalls => "llm_stream_client_stalls_total",
             Self::Tokens { .. } => "llm_tokens_total",
             Self::Wasted(_) => "llm_wasted_tokens_total",
             Self::Queue(_) => "llm_queue_wait_seconds",
@@ -120,6 +124,8 @@ impl Child {
             Self::Started(_) => STARTED,
             Self::InFlight => IN_FLIGHT,
             Self::Deliveries => DELIVERIES,
+            Self::Stalls => STALLS,
+            Self::ClientStalls => CLIENT_STALLS,
             Self::Tokens { .. } => TOKENS,
             Self::Wasted(_) => WASTED,
             Self::Queue(_) => QUEUE,
@@ -131,7 +137,13 @@ impl Child {
     /// Labels that are its own.
     pub(super) fn labels(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         match self {
-            Self::Ttft | Self::Tpot | Self::Chunk | Self::InFlight | Self::Deliveries => vec![],
+            Self::Ttft
+            | Self::Tpot
+            | Self::Chunk
+            | Self::InFlight
+            | Self::Deliveries
+            | Self::Stalls
+            | Self::ClientStalls => vec![],
             Self::Duration(class) => vec![("outcome", class.as_str().into())],
             Self::RequestTokens(kind) => vec![("type", (*kind).into())],
             Self::Requests { outcome, code, finish } => vec![
@@ -200,12 +212,19 @@ const REQUESTS: &str = "Finished requests by outcome (independent of the HTTP st
                         reason. A code is empty when no status was seen.";
 const STARTED: &str = "Requests that were recognised as LLM requests, by whether they ask for a stream. \
                        Counted when the request is complete, or answered before it is.";
-pub(super) const IN_FLIGHT: &str = "Requests that have started and not ended, by phase (receiving, waiting, \
-                                    generating).";
+pub(super) const IN_FLIGHT: &str = "Requests that have started and not ended, by phase: receiving (the request \
+                                    is still arriving), waiting (for the first token), generating, stalled (no \
+                                    token for longer than stall.minimum and than ten times the stream's median \
+                                    gap, although the client reads).";
 pub(super) const OLDEST: &str = "Seconds since the first byte of the oldest request in this phase; 0 when \
                                  there is none.";
 const DELIVERIES: &str = "Writes that carried at least one token-bearing event, counted as they happen. Not \
                           tokens: one write may carry several.";
+const STALLS: &str = "Times that a stream that had delivered a token then delivered none for longer than \
+                      stall.minimum and than ten times its median gap, while its client read. Counted as it \
+                      happens.";
+const CLIENT_STALLS: &str = "Times that the client of a stream took nothing for as long as would make a stall: \
+                             its socket was full. Counted when the request ends.";
 const TOKENS: &str = "Tokens by type (input, input_cached, output, output_reasoning: disjoint, so sums are \
                       true) and by where the count comes from (usage, usage_partial, engine, ids, estimated).";
 const WASTED: &str = "Output tokens generated for requests that did not end well, by outcome. Tokens of such \
@@ -235,6 +254,6 @@ mod tests {
         let buckets = Buckets::default();
         assert_eq!(Child::Ttft.cost(&buckets), 25);
         assert_eq!(Child::Deliveries.cost(&buckets), 1);
-        assert_eq!(Child::InFlight.cost(&buckets), 6);
+        assert_eq!(Child::InFlight.cost(&buckets), 8);
     }
 }

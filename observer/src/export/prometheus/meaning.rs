@@ -67,7 +67,8 @@ pub(super) fn born() -> Changes<'static> {
 /// What the start of an exchange means.
 pub(super) fn started() -> Changes<'static> {
     let mut changes = born();
-    changes.extend([Child::Deliveries, Child::InFlight].map(|child| (child, Change::Add(0))));
+    let live = [Child::Deliveries, Child::Stalls, Child::InFlight];
+    changes.extend(live.map(|child| (child, Change::Add(0))));
     changes
 }
 
@@ -86,6 +87,9 @@ pub(super) fn finished(record: &RequestRecord) -> Changes<'_> {
     let finish = labels::finish_reason(record.finish_reason.as_deref());
     let mut changes = born();
     changes.push((Child::Requests { outcome, code: Code::of(record.status), finish }, Change::Add(1)));
+    if let Some(stalls) = record.client_stalls {
+        changes.push((Child::ClientStalls, Change::Add(stalls)));
+    }
     if record.is_complete() {
         latencies(record, outcome, &mut changes);
     }

@@ -24,7 +24,7 @@ use prometheus::{IntCounter, Registry, TextEncoder};
 
 use crate::config::MetricsConfig;
 use crate::enrich::{Identities, Identity};
-use crate::exchange::{ExchangeId, Observation, Operation, RequestRecord};
+use crate::exchange::{ExchangeId, Observation, Operation, Phase, RequestRecord};
 use crate::telemetry::AgentStats;
 
 use child::Child;
@@ -55,6 +55,7 @@ struct Live {
     operation: Option<Operation>,
     place: Place,
     deliveries: Option<IntCounter>,
+    stalls: Option<IntCounter>,
 }
 
 /// The writing side: takes observations. Owned by one thread.
@@ -102,10 +103,15 @@ impl RequestMetrics {
                 Some(_) => self.shared.dropped.inc(),
                 None => self.shared.unmatched.inc(),
             },
-            Observation::Phase { id, phase } if self.live.contains_key(id) => {
-                self.shared.in_flight().phase(*id, *phase);
-            }
-            Observation::Phase { .. } => self.shared.unmatched.inc(),
+            Observation::Phase { id, phase } => match self.live.get(id) {
+                Some(live) => {
+                    if *phase == Phase::Stalled {
+                        live.stalls.as_ref().unwrap_or(&self.shared.dropped).inc();
+                    }
+                    self.shared.in_flight().phase(*id, *phase);
+                }
+                None => self.shared.unmatched.inc(),
+            },
             Observation::Started { id, pid, time, operation } => {
                 self.started(*id, identities.of(*pid), *time, *operation);
             }
@@ -141,11 +147,12 @@ impl RequestMetrics {
         };
         let place = self.series.apply(identity, group, &meaning::started());
         let deliveries = self.series.counter(&place, &Child::Deliveries);
+        let stalls = self.series.counter(&place, &Child::Stalls);
         if self.series.has(&place, &Child::InFlight) {
             self.shared.in_flight().start(id, Arc::new(place.label_values()), time);
         }
         self.series.running(&place, true);
-        let live = Live { identity: Arc::clone(identity), operation, place, deliveries };
+        let live = Live { identity: Arc::clone(identity), operation, place, deliveries, stalls };
         if let Some(earlier) = self.live.insert(id, live) {
             self.series.running(&earlier.place, false);
         }
@@ -163,6 +170,7 @@ impl RequestMetrics {
         };
         let place = self.series.apply(&live.identity, group, &meaning::requested(stream));
         live.deliveries = self.series.counter(&place, &Child::Deliveries);
+        live.stalls = self.series.counter(&place, &Child::Stalls);
         self.series.running(&live.place, false);
         self.series.running(&place, true);
         if self.series.has(&place, &Child::InFlight) {

@@ -266,7 +266,7 @@ fn reserve(buckets: &Buckets) -> usize {
     histograms.iter().map(|child| child.cost(buckets)).sum::<usize>() + ENDS + 32
 }
 
-fn one_of_each() -> [Child; 14] {
+fn one_of_each() -> [Child; 16] {
     [
         Child::Duration(Class::Ok),
         Child::Ttft,
@@ -277,6 +277,8 @@ fn one_of_each() -> [Child; 14] {
         Child::Started(""),
         Child::InFlight,
         Child::Deliveries,
+        Child::Stalls,
+        Child::ClientStalls,
         Child::Tokens { kind: "", source: "" },
         Child::Wasted(Outcome::Ok),
         Child::Queue(""),
