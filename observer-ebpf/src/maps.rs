@@ -88,7 +88,7 @@ pub mod shape {
     /// The entry was not seen; the exit finds out what the call is.
     pub const UNSEEN: u32 = 5;
     /// No call is under way.
-    pub const NONE: u32 = 6;
+    pub const NONE: u32 = observer_ebpf::call::NONE;
 }
 
 /// Bits of [`Call::flags`].
@@ -155,6 +155,17 @@ pub struct Call {
     /// Its remote address.
     pub remote: [u8; 16],
 }
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+
+    use observer_ebpf::call;
+
+    assert!(size_of::<Call>() == call::SIZE);
+    assert!(offset_of!(Call, connection) == call::CONNECTION);
+    assert!(offset_of!(Call, shape) == call::SHAPE);
+    assert!(offset_of!(Call, direction) == call::DIRECTION);
+};
 
 /// Bits of [`Binding::flags`].
 pub mod binding_flags {
@@ -232,7 +243,9 @@ pub struct Side {
     /// A constant of [`scope`]; received side only.
     pub scope: u32,
     /// Turns whose first bytes were no HTTP request; received side only.
-    pub mismatches: u32,
+    pub mismatches: u16,
+    /// 1 while nothing was taken since a write that took less than it was given; sent side only.
+    pub blocked: u16,
 }
 
 /// TCP's own times of a socket.

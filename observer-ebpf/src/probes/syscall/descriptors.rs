@@ -1,6 +1,6 @@
 //! Which socket a descriptor is, from its first read to its close.
 
-use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, watch};
+use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, errno, watch};
 
 use crate::{
     emit::{self, count},
@@ -8,8 +8,16 @@ use crate::{
     scope::{self, descriptor, watched},
 };
 
-const NEW: Side =
-    Side { position: 0, since_turn: 0, copied: 0, calls: 0, other_calls: 0, scope: 0, mismatches: 0 };
+const NEW: Side = Side {
+    position: 0,
+    since_turn: 0,
+    copied: 0,
+    calls: 0,
+    other_calls: 0,
+    scope: 0,
+    mismatches: 0,
+    blocked: 0,
+};
 
 /// Forgets a descriptor, and says so if it was bound.
 #[inline(always)]
@@ -50,6 +58,21 @@ pub fn ended(connection: u64, direction: Direction, errno: i64) {
         position: position(connection, direction),
         errno: errno as i32,
         direction: direction as u8,
+        _pad: [0; 3],
+    });
+}
+
+/// A write that was entered at `entered` took less than it was given.
+#[inline(always)]
+pub fn blocked(connection: u64, entered: u64) {
+    let mut header = emit::header::<Ended>(Kind::Ended);
+    header.time = entered;
+    emit::lifecycle(&Ended {
+        header,
+        connection,
+        position: position(connection, Direction::Sent),
+        errno: errno::EAGAIN,
+        direction: Direction::Sent as u8,
         _pad: [0; 3],
     });
 }

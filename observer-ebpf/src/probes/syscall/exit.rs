@@ -1,10 +1,10 @@
 //! Exits: whose bytes a call moved, and how many of them are copied.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
-use observer_ebpf::{Counter, Data, Direction, Header, Kind, Verdict, data_flags, limits};
+use observer_ebpf::{Counter, Data, Direction, Header, Kind, Verdict, data_flags, errno, limits};
 
 use super::{
-    descriptors::{arrival, bind, duplicated, ended, open},
+    descriptors::{arrival, bind, blocked, duplicated, ended, open},
     now, regs, tail_call,
 };
 use crate::{
@@ -24,7 +24,7 @@ const ETIMEDOUT: i64 = 110;
 const EINPROGRESS: i64 = 115;
 
 /// Turns without an HTTP request after which a connection that was not seen from its start is given up.
-const MISMATCHES: u32 = 16;
+const MISMATCHES: u16 = 16;
 
 /// An accepted descriptor begins a life of its own, whatever its number was bound to before.
 #[raw_tracepoint(tracepoint = "sys_exit")]
@@ -350,10 +350,17 @@ fn received(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
 /// Bytes were written. Decides how many are copied; true if records are to be made.
 #[inline(always)]
 fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
-    if s.call.connection == 0 || !has_data(s, Direction::Sent, returned) {
+    if s.call.connection == 0 {
         return false;
     }
     let connection = s.call.connection;
+    if returned == -i64::from(errno::EAGAIN) {
+        nothing_taken(connection, s.call.time);
+        return false;
+    }
+    if !has_data(s, Direction::Sent, returned) {
+        return false;
+    }
     let Some(side) = SENT.get_ptr_mut(connection) else { return false };
     // SAFETY: points into a map value; writers of one socket take turns.
     let side = unsafe { &mut *side };
@@ -383,6 +390,11 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         (_, OBSERVE) => {
             s.head = u64::from(limits::RESPONSE_HEAD);
             s.tail = u64::from(limits::TAIL);
+            let short = copy::given_more(s, bytes);
+            side.blocked = short as u16;
+            if short {
+                blocked(connection, s.call.time);
+            }
         }
         (protocol::HTTP, IGNORE) | (_, OPAQUE) => return false,
         _ => {
@@ -407,7 +419,7 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         header: Header { kind: Kind::Data as u32, length: 0, time: s.call.time, tgid, tid },
         connection,
         position,
-        arrived: 0,
+        arrived: now(),
         length: 0,
         captured: 0,
         fd: s.call.fd,
@@ -416,6 +428,18 @@ fn sent(tgid: u32, tid: u32, s: &mut Scratch, returned: i64) -> bool {
         _pad: 0,
     };
     true
+}
+
+/// The socket was full. Said once until something is taken: a server may try in a loop.
+#[inline(always)]
+fn nothing_taken(connection: u64, entered: u64) {
+    let Some(side) = SENT.get_ptr_mut(connection) else { return };
+    // SAFETY: points into a map value; writers of one socket take turns.
+    let side = unsafe { &mut *side };
+    if side.blocked == 0 && verdict(connection) == OBSERVE {
+        side.blocked = 1;
+        blocked(connection, entered);
+    }
 }
 
 const OBSERVE: u32 = Verdict::Observe as u32;
