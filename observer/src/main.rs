@@ -16,6 +16,7 @@ use observer::{
     },
     recording::file::ReadError,
     replay::replay,
+    slo,
 };
 use tracing_subscriber::fmt;
 
@@ -76,7 +77,8 @@ fn show(config: &Config, args: &ReplayArgs) -> Result<()> {
         writeln!(out, "{}", table.header())?;
     }
     let mut written = Ok(());
-    let replayed = replay(&args.file, config.stall.nanos(), |record| {
+    let replayed = replay(&args.file, config.stall.nanos(), |mut record| {
+        record.slo = slo::judge(&config.slo, &record);
         let line = if args.json { serde_json::to_string(&record) } else { Ok(table.row(&record)) };
         if written.is_ok() {
             written = line.map_err(io::Error::from).and_then(|line| writeln!(out, "{line}"));

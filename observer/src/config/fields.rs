@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::error::ConfigError;
 use super::typed::{Source, Typed, variable};
-use super::{Config, LabelStyle, buckets, cli};
+use super::{Config, LabelStyle, MetricsProfile, buckets, cli, objectives};
 
 struct Field {
     name: &'static str,
@@ -31,6 +31,7 @@ const BUCKETS: &str = "write 1 to 64 increasing seconds above 0, such as [0.1, 0
 const PER_PROCESS: &str = "write a whole number from 100 to 1000000";
 const SERIES: &str = "write a whole number from 100 to 1000000";
 const LABELS: &str = "write default or otel";
+const PROFILE: &str = "write default or full";
 const RING: &str = "write a power of two from 64KiB to 1GiB, such as 16MiB or 16777216";
 const SWITCH: &str = "write true or false";
 const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as [\"llama-server\", \"vllm\"]";
@@ -50,6 +51,7 @@ const FIELDS: &[Field] = &[
         put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000))
     }),
     field("metrics.max_series", SERIES, |c, v| put(&mut c.metrics.max_series, count(v, 100, 1_000_000))),
+    field("metrics.profile", PROFILE, |c, v| put(&mut c.metrics.profile, profile(v))),
     field("metrics.labels", LABELS, |c, v| put(&mut c.metrics.labels, labels(v))),
     field("capture.ring_bytes", RING, |c, v| put(&mut c.capture.ring_bytes, ring(v))),
     field("capture.arrival", SWITCH, |c, v| put(&mut c.capture.arrival, switch(v))),
@@ -57,6 +59,7 @@ const FIELDS: &[Field] = &[
     field("capture.processes.deny", NAMES, |c, v| put(&mut c.capture.processes.deny, process_names(v))),
     field("content.allow_recording", SWITCH, |c, v| put(&mut c.content.allow_recording, switch(v))),
     field("limits.connections", CONNECTIONS, |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20))),
+    field("slo", objectives::REMEDY, |c, v| put(&mut c.slo, objectives::objectives(v))),
     field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, silence(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
@@ -156,6 +159,14 @@ fn labels(value: &Value) -> Result<LabelStyle, String> {
         "default" => Ok(LabelStyle::Default),
         "otel" => Ok(LabelStyle::Otel),
         _ => Err("is not a label style".to_owned()),
+    }
+}
+
+fn profile(value: &Value) -> Result<MetricsProfile, String> {
+    match text(value)? {
+        "default" => Ok(MetricsProfile::Default),
+        "full" => Ok(MetricsProfile::Full),
+        _ => Err("is not a profile".to_owned()),
     }
 }
 

@@ -8,6 +8,7 @@ mod buckets;
 pub mod cli;
 mod error;
 mod fields;
+mod objectives;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ pub use error::ConfigError;
 pub use typed::{Source, variable};
 
 use crate::pipeline::STALLS_AFTER;
+use crate::slo::Objective;
 
 use cli::Cli;
 use typed::Typed;
@@ -47,6 +49,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// When a stream stalls.
     pub stall: StallConfig,
+    /// What is promised to clients.
+    pub slo: Vec<Objective>,
 }
 
 /// `metrics.*`.
@@ -60,6 +64,8 @@ pub struct MetricsConfig {
     pub max_series: usize,
     /// How the workload labels are spelt.
     pub labels: LabelStyle,
+    /// Which metrics are exported.
+    pub profile: MetricsProfile,
 }
 
 impl Default for MetricsConfig {
@@ -69,6 +75,7 @@ impl Default for MetricsConfig {
             max_series_per_process: 1000,
             max_series: 20_000,
             labels: LabelStyle::default(),
+            profile: MetricsProfile::default(),
         }
     }
 }
@@ -81,6 +88,16 @@ pub enum LabelStyle {
     Default,
     /// `k8s_namespace_name`, `k8s_pod_name`, `k8s_container_name`: survive a scrape without `honorLabels`.
     Otel,
+}
+
+/// Which metrics are exported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsProfile {
+    /// What an operator looks at first.
+    #[default]
+    Default,
+    /// Besides, when the response started and how long the request took to read.
+    Full,
 }
 
 /// `capture.*`.
@@ -158,6 +175,7 @@ impl Config {
             content: ContentConfig::default(),
             limits: LimitsConfig { connections: 16_384, bytes: 256 << 20 },
             stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
+            slo: Vec::new(),
         }
     }
 

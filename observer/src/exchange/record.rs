@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::judged::Judged;
 use crate::llm::Operation;
 
 /// How an exchange ended, independent of its HTTP status.
@@ -357,10 +358,17 @@ pub struct RequestRecord {
     pub tokens: Tokens,
     /// Waiting, by part.
     pub queue: Queue,
+    /// Objectives that were judged; not known to the core, like the owner.
+    #[serde(skip_serializing_if = "Judged::is_empty")]
+    pub slo: Judged,
     /// Why numbers of this exchange cannot be trusted: it is left out of latency histograms.
     pub partial: Vec<String>,
     /// Defects seen on the wire, and holes in what was copied of it: what lay in them is absent here.
     pub defects: Vec<String>,
+    /// When the client closed or reset its side before the end, seconds after `request_start`; not part of the
+    /// JSON.
+    #[serde(skip)]
+    pub client_left: Option<f64>,
     /// Each gap in microseconds, for histograms; bounded, not part of the JSON.
     #[serde(skip)]
     pub gap_micros: Vec<u32>,

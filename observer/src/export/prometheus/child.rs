@@ -85,6 +85,16 @@ pub(super) enum Child {
     },
     Wasted(Outcome),
     Queue(&'static str),
+    Slo {
+        slo: String,
+        met: &'static str,
+    },
+    SloExcluded {
+        slo: String,
+        reason: &'static str,
+    },
+    ResponseStart,
+    RequestRead,
     Partial(String),
     Undecoded(String),
 }
@@ -107,6 +117,10 @@ impl Child {
             Self::Tokens { .. } => "llm_tokens_total",
             Self::Wasted(_) => "llm_wasted_tokens_total",
             Self::Queue(_) => "llm_queue_wait_seconds",
+            Self::Slo { .. } => "llm_slo_requests_total",
+            Self::SloExcluded { .. } => "llm_slo_excluded_requests_total",
+            Self::ResponseStart => "llm_response_start_seconds",
+            Self::RequestRead => "llm_request_read_seconds",
             Self::Partial(_) => "llm_requests_partial_total",
             Self::Undecoded(_) => "llm_undecoded_bytes_total",
         }
@@ -129,6 +143,10 @@ impl Child {
             Self::Tokens { .. } => TOKENS,
             Self::Wasted(_) => WASTED,
             Self::Queue(_) => QUEUE,
+            Self::Slo { .. } => SLO,
+            Self::SloExcluded { .. } => SLO_EXCLUDED,
+            Self::ResponseStart => RESPONSE_START,
+            Self::RequestRead => REQUEST_READ,
             Self::Partial(_) => PARTIAL,
             Self::Undecoded(_) => UNDECODED,
         }
@@ -143,7 +161,9 @@ impl Child {
             | Self::InFlight
             | Self::Deliveries
             | Self::Stalls
-            | Self::ClientStalls => vec![],
+            | Self::ClientStalls
+            | Self::ResponseStart
+            | Self::RequestRead => vec![],
             Self::Duration(class) => vec![("outcome", class.as_str().into())],
             Self::RequestTokens(kind) => vec![("type", (*kind).into())],
             Self::Requests { outcome, code, finish } => vec![
@@ -155,6 +175,10 @@ impl Child {
             Self::Tokens { kind, source } => vec![("type", (*kind).into()), ("source", (*source).into())],
             Self::Wasted(outcome) => vec![("outcome", outcome.as_str().into())],
             Self::Queue(part) => vec![("part", (*part).into())],
+            Self::Slo { slo, met } => vec![("slo", slo.as_str().into()), ("met", (*met).into())],
+            Self::SloExcluded { slo, reason } => {
+                vec![("slo", slo.as_str().into()), ("reason", (*reason).into())]
+            }
             Self::Partial(cause) | Self::Undecoded(cause) => vec![("cause", cause.as_str().into())],
         }
     }
@@ -163,8 +187,8 @@ impl Child {
     pub(super) fn buckets<'a>(&self, buckets: &'a Buckets) -> Option<&'a [f64]> {
         match self {
             Self::Duration(_) => Some(&buckets.duration),
-            // Waits are compared with the time to first token that they are a part of.
-            Self::Ttft | Self::Queue(_) => Some(&buckets.ttft),
+            // These are compared with the time to first token that they are a part of.
+            Self::Ttft | Self::Queue(_) | Self::ResponseStart | Self::RequestRead => Some(&buckets.ttft),
             Self::Tpot => Some(&buckets.tpot),
             Self::Chunk => Some(&buckets.chunk),
             Self::RequestTokens(_) => Some(&TOKEN_BUCKETS),
@@ -232,6 +256,16 @@ const WASTED: &str = "Output tokens generated for requests that did not end well
 const QUEUE: &str = "Seconds spent waiting, by part: accept (listen backlog), socket (data lay unread), \
                      dispatch (at a gateway, until its upstream request), engine (as reported on the wire). \
                      Parts overlap; do not add them.";
+const SLO: &str = "Requests that were eligible for an objective of the configuration, by whether each of its bounds \
+                   was kept. Requests that failed at the server, were rejected, or that the client broke off \
+                   after a bound had passed, are not met.";
+const SLO_EXCLUDED: &str = "Requests that say nothing about an objective, by reason: partial (seen incompletely), \
+                            client_error, client_abort (before a bound had passed), not_measured (it bounds \
+                            nothing that the request has), end_not_seen.";
+const RESPONSE_START: &str = "Seconds from the first byte of the request read by the server to the first byte of \
+                              the status line written. Only with metrics.profile=full.";
+const REQUEST_READ: &str = "Seconds from the first byte of the request read by the server to its last: the \
+                            upload. Only with metrics.profile=full.";
 const PARTIAL: &str = "Requests that were seen incompletely, by cause. They are counted in \
                        llm_requests_total and left out of every latency histogram.";
 const UNDECODED: &str = "Bytes of finished connections that were not decoded: TLS outside observed libraries, \
