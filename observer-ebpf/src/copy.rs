@@ -218,6 +218,20 @@ fn gather(s: &mut Scratch, want: u64) {
     }
 }
 
+/// Whether the call, which [`begin`] has looked at, was given more than the bytes that it took.
+#[inline(always)]
+pub fn given_more(s: &Scratch, taken: u64) -> bool {
+    let mut given = s.length;
+    let mut i = 0;
+    while i < u64::from(limits::IOVECS) && i < s.call.count && given <= taken {
+        if let Some([_, length]) = words::<2>(s.call.pointer + i * 16) {
+            given += length;
+        }
+        i += 1;
+    }
+    given > taken
+}
+
 /// Total of the first `messages` lengths of an array of `struct mmsghdr`.
 #[inline(always)]
 pub fn messages(s: &mut Scratch, messages: u64) -> u64 {

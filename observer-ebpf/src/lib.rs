@@ -9,10 +9,11 @@
 mod abi;
 
 pub use abi::{
+    call,
     counter::{COUNTERS, Counter},
     layout::{
         ABI_VERSION, Clock, Close, Data, Direction, Ended, Exec, Exit, Header, Kind, Listen, Oom, Open,
-        State, data_flags, exit_flags, family,
+        State, data_flags, errno, exit_flags, family,
     },
     limits,
     parse::{Malformed, Record},

@@ -97,7 +97,7 @@ pub mod shape {
     /// The entry was not seen; the exit finds out what the call is.
     pub const UNSEEN: u32 = 5;
     /// No call is under way.
-    pub const NONE: u32 = 6;
+    pub const NONE: u32 = observer_ebpf::call::NONE;
 }
 
 /// Bits of [`Call::flags`].
@@ -163,7 +163,20 @@ pub struct Call {
     pub local: [u8; 16],
     /// Its remote address.
     pub remote: [u8; 16],
+    /// The kernel's clock ticks at entry; of sending calls only.
+    pub ticks: u64,
 }
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+
+    use observer_ebpf::call;
+
+    assert!(size_of::<Call>() == call::SIZE);
+    assert!(offset_of!(Call, connection) == call::CONNECTION);
+    assert!(offset_of!(Call, shape) == call::SHAPE);
+    assert!(offset_of!(Call, direction) == call::DIRECTION);
+};
 
 /// Bits of [`Binding::flags`].
 pub mod binding_flags {
@@ -193,6 +206,7 @@ impl Call {
         _pad: 0,
         local: [0; 16],
         remote: [0; 16],
+        ticks: 0,
     };
 }
 
@@ -256,8 +270,8 @@ pub struct Side {
     pub scope: u32,
     /// Turns whose first bytes were no HTTP request; received side only.
     pub mismatches: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// 1 while nothing was taken since a write that took less than it was given; sent side only.
+    pub blocked: u32,
 }
 
 impl Connection {
@@ -276,7 +290,7 @@ impl Side {
         verdict: 0,
         scope: 0,
         mismatches: 0,
-        _pad: 0,
+        blocked: 0,
     };
 }
 

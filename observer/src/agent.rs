@@ -28,12 +28,13 @@ use crate::{
     exchange::Observation,
     export::prometheus::{RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
-    pipeline::Limits,
+    pipeline::{Limits, Pipeline},
     recording::{
         file::{Content, WriteError, Writer},
         mask::Masker,
     },
     serve::{RequestFeed, ServeError, Server, Sources},
+    slo::{self, Objective},
     telemetry::{AgentStats, Probe},
 };
 
@@ -74,6 +75,7 @@ type Statistics = Arc<Mutex<AgentStats>>;
 struct Observer {
     identities: Identities,
     node: String,
+    objectives: Vec<Objective>,
     metrics: RequestMetrics,
     feed: RequestFeed,
     statistics: Statistics,
@@ -92,13 +94,12 @@ impl Sink for Observer {
 
     fn process_gone(&mut self, tgid: u32) {
         self.identities.remove(tgid);
-        let identities = &self.identities;
-        self.metrics.retain(|identity| identities.has_container_of(identity));
     }
 
     fn observation(&mut self, mut observation: Observation) {
         if let Observation::Finished { record, .. } = &mut observation {
             self.identities.fill(record);
+            record.slo = slo::judge(&self.objectives, record);
             if let Err(error) = self.feed.publish(record) {
                 warn!(%error, "a request record cannot be written as JSON");
             }
@@ -112,6 +113,8 @@ impl Sink for Observer {
     }
 
     fn housekeeping(&mut self, capture: &Capture) {
+        let identities = &self.identities;
+        self.metrics.expire(monotonic(), |identity| identities.has_container_of(identity));
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics(capture);
     }
 }
@@ -154,7 +157,8 @@ fn start_capture(config: &Config) -> Result<Capture, LoadError> {
     let processes = config.capture.processes.clone();
     let scope = Box::new(move |_: u32, process: &Process| processes.admits(&process.name));
     let limits = Limits { connections: config.limits.connections, bytes: config.limits.bytes };
-    let capture = Capture::start(&options, limits, scope)?;
+    let pipeline = Pipeline::new(limits).stalls_after(config.stall.nanos());
+    let capture = Capture::start(&options, pipeline, scope)?;
     for probe in capture.kernel.report() {
         match probe.mode {
             ProbeMode::Attached => info!("probe {probe}"),
@@ -177,12 +181,13 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     // The port is taken first: an agent that nobody can ask should not observe.
     let server = Server::bind(config.listen).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (metrics, scrape) = exporter(&config.metrics)?;
+    let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
     let feed = RequestFeed::new(FEED);
     let statistics = Statistics::default();
     let observer = Observer {
         identities: Identities::on_node(&config.node),
         node: config.node.clone(),
+        objectives: config.slo.clone(),
         metrics,
         feed: feed.clone(),
         statistics: Arc::clone(&statistics),

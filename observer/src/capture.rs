@@ -4,7 +4,7 @@
 //! thread and never waits for anybody but the ring.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -13,10 +13,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
 
 use crate::{
-    discover::{Process, is_gone, listening},
+    discover::{Process, is_gone, listening, threads},
     exchange::Observation,
     kernel::{Kernel, LoadError, Options},
-    pipeline::{Limits, Pipeline},
+    pipeline::Pipeline,
 };
 
 /// Records taken from the ring before what follows from them is passed on.
@@ -91,15 +91,15 @@ fn nanos(clock: ClockId) -> u64 {
 }
 
 impl Capture {
-    /// Loads and attaches the probes.
+    /// Loads and attaches the probes, for a core that is to take in what they tell.
     ///
     /// # Errors
     /// [`LoadError`] if the probes cannot run here.
-    pub fn start(options: &Options, limits: Limits, scope: Scope) -> Result<Self, LoadError> {
+    pub fn start(options: &Options, pipeline: Pipeline, scope: Scope) -> Result<Self, LoadError> {
         let kernel = Kernel::load(options)?;
         let capture = Self {
             kernel,
-            pipeline: Pipeline::new(limits),
+            pipeline,
             malformed: 0,
             made: 0,
             processes: HashMap::new(),
@@ -146,7 +146,10 @@ impl Capture {
     /// Waits for the ring, takes what is in it, and passes on what follows from it.
     pub fn turn(&mut self, sink: &mut impl Sink) {
         self.kernel.wait(PERIOD);
-        self.drain(sink);
+        let begin = monotonic();
+        if self.drain(sink) {
+            self.look_for_stalls(begin, sink);
+        }
         let now = monotonic();
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
@@ -188,6 +191,29 @@ impl Capture {
             }
         }
         false
+    }
+
+    /// Notes the streams that stall. A write that was entered before `now` is either in the ring, and then the
+    /// stream was heard of, or still under way, because its client does not read.
+    fn look_for_stalls(&mut self, now: u64, sink: &mut impl Sink) {
+        let suspects: Vec<_> = std::iter::from_fn(|| self.pipeline.poll_suspect(now)).collect();
+        if suspects.is_empty() {
+            return;
+        }
+        let processes: BTreeSet<u32> = suspects.iter().map(|suspect| suspect.tgid).collect();
+        let tables = &self.kernel.tables;
+        let writing: HashSet<u64> = processes
+            .into_iter()
+            .flat_map(|tgid| threads(tgid).into_iter().filter_map(move |tid| tables.writing(tgid, tid)))
+            .collect();
+        // A write that returned while that was looked up is in the ring by now.
+        if !self.drain(sink) {
+            return;
+        }
+        for suspect in suspects.iter().filter(|suspect| !writing.contains(&suspect.connection)) {
+            self.pipeline.handle_timeout(suspect.connection, now);
+        }
+        self.pass_on(sink);
     }
 
     fn lifecycle(&mut self, tgid: u32, kind: u32, exit: Option<bool>, sink: &mut impl Sink) {

@@ -35,6 +35,9 @@ pub mod discover;
 /// Whose an observation is.
 pub mod enrich;
 
+/// Whether requests were served as promised.
+pub mod slo;
+
 /// The observer about itself.
 pub mod telemetry;
 

@@ -16,6 +16,7 @@ use observer::{
     },
     recording::file::ReadError,
     replay::replay,
+    slo,
 };
 use tracing_subscriber::fmt;
 
@@ -46,7 +47,7 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(agent::run(&config)?)
         }
         Command::Record(args) => record(&configured(cli)?, args),
-        Command::Replay(args) => show(args),
+        Command::Replay(args) => show(&Config::load(cli)?, args),
         Command::Requests(args) => Ok(requests::run(args)?),
     }
 }
@@ -69,14 +70,15 @@ fn record(config: &Config, args: &RecordArgs) -> Result<()> {
     Ok(())
 }
 
-fn show(args: &ReplayArgs) -> Result<()> {
+fn show(config: &Config, args: &ReplayArgs) -> Result<()> {
     let mut out = io::stdout().lock();
     let table = Table::new(out.is_terminal() && std::env::var_os("NO_COLOR").is_none());
     if !args.json {
         writeln!(out, "{}", table.header())?;
     }
     let mut written = Ok(());
-    let replayed = replay(&args.file, |record| {
+    let replayed = replay(&args.file, config.stall.nanos(), |mut record| {
+        record.slo = slo::judge(&config.slo, &record);
         let line = if args.json { serde_json::to_string(&record) } else { Ok(table.row(&record)) };
         if written.is_ok() {
             written = line.map_err(io::Error::from).and_then(|line| writeln!(out, "{line}"));

@@ -1,12 +1,19 @@
 //! The core in one piece: records in, observations and verdicts out. No input, no output, no clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod tracked;
 
-use observer_ebpf::{Clock, Data, Direction, Record, State, Verdict, exit_flags};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+};
+
+use observer_ebpf::{Clock, Data, Direction, Record, State, Verdict, errno, exit_flags};
+
+use tracked::{Resume, Road, Tracked};
 
 use crate::{
-    connection::{Connection, Holder, Piece},
-    exchange::{Context, Conversation, End, Observation, Undecoded},
+    connection::{Connection, Holder},
+    exchange::{End, Observation, Undecoded},
 };
 
 /// What the pipeline did with the records it was given: `received` is the sum of the others.
@@ -28,27 +35,6 @@ pub struct Stats {
     pub repeated_bytes: u64,
 }
 
-struct Tracked {
-    connection: Connection,
-    conversation: Conversation,
-    /// The next record of this direction may start anywhere: received, sent.
-    resume: [Resume; 2],
-    /// Bytes of memory that the conversation held when it was last looked at.
-    held: usize,
-}
-
-/// Why the next record of a direction may start anywhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Resume {
-    /// It may not.
-    #[default]
-    No,
-    /// The connection was joined midway.
-    Joined,
-    /// The connection was ignored.
-    Ignored,
-}
-
 /// How much the core may remember.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -64,6 +50,22 @@ impl Default for Limits {
     }
 }
 
+/// Nanoseconds for which a stream may be silent unless the operator says otherwise: longer than an engine
+/// pauses a stream to prefill another prompt, shorter than people wait before they try again.
+pub const STALLS_AFTER: u64 = 2_000_000_000;
+
+/// Between looks at a stream whose silence is its client's fault.
+const AGAIN: u64 = 1_000_000_000;
+
+/// A stream that stalls, unless its server is in a write that nobody takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// Socket cookie.
+    pub connection: u64,
+    /// Process that serves it.
+    pub tgid: u32,
+}
+
 /// The core.
 pub struct Pipeline {
     connections: HashMap<u64, Tracked>,
@@ -72,6 +74,9 @@ pub struct Pipeline {
     held: usize,
     /// Last moment known on both clocks: monotonic, realtime.
     clock: Option<(u64, u64)>,
+    stalls_after: u64,
+    /// When to look at which stream, soonest first; at most one of each connection, and that may be too early.
+    deadlines: BinaryHeap<Reverse<(u64, u64)>>,
     observations: VecDeque<Observation>,
     verdicts: VecDeque<(u64, Verdict)>,
     ended: VecDeque<u64>,
@@ -88,6 +93,8 @@ impl Pipeline {
             limits,
             held: 0,
             clock: None,
+            stalls_after: STALLS_AFTER,
+            deadlines: BinaryHeap::new(),
             observations: VecDeque::new(),
             verdicts: VecDeque::new(),
             ended: VecDeque::new(),
@@ -95,6 +102,12 @@ impl Pipeline {
             defects: BTreeMap::new(),
             stats: Stats::default(),
         }
+    }
+
+    /// Streams may be silent for so many nanoseconds.
+    #[must_use]
+    pub fn stalls_after(self, nanos: u64) -> Self {
+        Self { stalls_after: nanos, ..self }
     }
 
     /// Takes in one record.
@@ -111,7 +124,7 @@ impl Pipeline {
             Record::State(state) => self.with(state.connection, state.header.time, |tracked, road| {
                 let time = state.header.time;
                 if state.old == State::ESTABLISHED && matches!(state.new, State::CLOSE_WAIT | State::CLOSE) {
-                    tracked.conversation.client_gone();
+                    tracked.conversation.client_gone(time, &mut |told| road.observations.push_back(told));
                 }
                 // Descriptors that an exec or an exit dropped are closed without a `close`. Until then a call
                 // may be under way whose bytes are in these positions, and whose record is yet to come.
@@ -120,9 +133,13 @@ impl Pipeline {
                     (time, End::Closed)
                 })
             }),
-            Record::Ended(ended) => self.with(ended.connection, ended.header.time, |tracked, _| {
-                if ended.direction == Direction::Received as u8 || ended.errno != 0 {
-                    tracked.conversation.client_gone();
+            Record::Ended(ended) => self.with(ended.connection, ended.header.time, |tracked, road| {
+                let (time, is_sent) = (ended.header.time, ended.direction == Direction::Sent as u8);
+                let mut out = |told| road.observations.push_back(told);
+                match ended.errno {
+                    errno::EAGAIN if is_sent => tracked.conversation.blocked(time, &mut out),
+                    0 if is_sent => {}
+                    _ => tracked.conversation.client_gone(time, &mut out),
                 }
                 None
             }),
@@ -156,10 +173,7 @@ impl Pipeline {
             self.stats.dropped_table_full += 1;
             return false;
         }
-        let is_whole = connection.is_whole();
-        let conversation = Conversation::new(is_whole);
-        let resume = [if is_whole { Resume::No } else { Resume::Joined }; 2];
-        self.connections.insert(connection.id, Tracked { connection, conversation, resume, held: 0 });
+        self.connections.insert(connection.id, Tracked::new(connection));
         true
     }
 
@@ -191,9 +205,19 @@ impl Pipeline {
             self.ended.push_back(id);
             return true;
         };
-        let mut road =
-            Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };
+        let mut road = Road {
+            clock: self.clock,
+            stalls_after: self.stalls_after,
+            observations: &mut self.observations,
+            stats: &mut self.stats,
+        };
         let end = take(tracked, &mut road);
+        if !tracked.is_due
+            && let Some(deadline) = tracked.conversation.deadline()
+        {
+            tracked.is_due = true;
+            self.deadlines.push(Reverse((deadline, id)));
+        }
         if let Some(verdict) = tracked.conversation.poll_verdict() {
             if verdict == Verdict::Ignore {
                 tracked.resume = [Resume::Ignored; 2];
@@ -218,8 +242,12 @@ impl Pipeline {
     fn remove(&mut self, id: u64, time: u64, end: End) {
         let Some(mut tracked) = self.connections.remove(&id) else { return };
         self.held -= tracked.held;
-        let mut road =
-            Road { clock: self.clock, observations: &mut self.observations, stats: &mut self.stats };
+        let mut road = Road {
+            clock: self.clock,
+            stalls_after: self.stalls_after,
+            observations: &mut self.observations,
+            stats: &mut self.stats,
+        };
         tracked.end(time, end, &mut road);
         while let Some(defect) = tracked.conversation.poll_defect() {
             *self.defects.entry(defect).or_default() += 1;
@@ -252,6 +280,35 @@ impl Pipeline {
     pub fn mark_open(&mut self, cause: &'static str) {
         for tracked in self.connections.values_mut() {
             tracked.conversation.mark_open(cause);
+        }
+    }
+
+    /// The next stream that has been silent until `now` for so long that it may stall. Each is told once, and
+    /// again after a while if nothing comes of it.
+    pub fn poll_suspect(&mut self, now: u64) -> Option<Suspect> {
+        while self.deadlines.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+            let Some(Reverse((_, id))) = self.deadlines.pop() else { break };
+            let Some(tracked) = self.connections.get_mut(&id) else { continue };
+            let deadline = tracked.conversation.deadline();
+            tracked.is_due = deadline.is_some();
+            if let Some(deadline) = deadline {
+                let is_suspect = deadline <= now;
+                let next = if is_suspect { now.saturating_add(AGAIN) } else { deadline };
+                self.deadlines.push(Reverse((next, id)));
+                if is_suspect {
+                    return Some(Suspect { connection: id, tgid: tracked.connection.tgid });
+                }
+            }
+        }
+        None
+    }
+
+    /// All records up to `now` were handed in, and nobody was writing to this connection: its stream stalls if
+    /// it has been silent for too long. What its next record says later does not depend on this.
+    pub fn handle_timeout(&mut self, connection: u64, now: u64) {
+        if let Some(tracked) = self.connections.get_mut(&connection) {
+            let observations = &mut self.observations;
+            tracked.conversation.quiet_until(now, &mut |told| observations.push_back(told));
         }
     }
 
@@ -311,117 +368,5 @@ impl Pipeline {
     /// LLM exchanges that are open.
     pub fn in_flight(&self) -> usize {
         self.connections.values().map(|tracked| tracked.conversation.in_flight()).sum()
-    }
-}
-
-/// Where what a connection tells goes.
-struct Road<'a> {
-    clock: Option<(u64, u64)>,
-    observations: &'a mut VecDeque<Observation>,
-    stats: &'a mut Stats,
-}
-
-impl Tracked {
-    fn take(&mut self, data: &Data, payload: &[u8], road: &mut Road<'_>) {
-        let sent = data.direction == Direction::Sent as u8;
-        let Self { connection, conversation, resume, held: _ } = self;
-        let stream = if sent { &mut connection.sent } else { &mut connection.received };
-        if conversation.is_ignored() {
-            // What is on its way since before the verdict does not tell where the next record starts.
-            stream.start_at(data.position);
-        } else {
-            let resume = std::mem::take(&mut resume[usize::from(sent)]);
-            match resume {
-                Resume::Joined if data.position > stream.position() => conversation.joined_late(sent),
-                Resume::Ignored if sent => conversation.responses_resumed(),
-                Resume::No | Resume::Joined | Resume::Ignored => {}
-            }
-            if resume != Resume::No {
-                stream.start_at(data.position);
-            }
-        }
-        let mut pieces = Pieces::default();
-        stream.push(data, payload, &mut |piece| pieces.add(piece));
-        let time = data.header.time;
-        let arrived = (data.arrived != 0).then_some(data.arrived);
-        for piece in pieces.into_iter() {
-            self.piece(sent, time, arrived, piece, road);
-        }
-    }
-
-    fn piece(&mut self, sent: bool, time: u64, arrived: Option<u64>, piece: Piece<'_>, road: &mut Road<'_>) {
-        if let Piece::Lost(length) = piece {
-            road.stats.lost_bytes = road.stats.lost_bytes.saturating_add(length);
-        }
-        let context = context(&self.connection, road.clock);
-        let observations = &mut *road.observations;
-        let mut out = |observation| observations.push_back(observation);
-        if sent {
-            self.conversation.sent(&context, time, piece, &mut out);
-        } else {
-            self.conversation.received(&context, time, arrived, piece, &mut out);
-        }
-    }
-
-    /// Both directions are known to have reached these positions.
-    fn reach(&mut self, received: u64, sent: u64, time: u64, road: &mut Road<'_>) {
-        if self.conversation.is_ignored() {
-            self.connection.received.start_at(received);
-            self.connection.sent.start_at(sent);
-            return;
-        }
-        for (is_sent, position) in [(false, received), (true, sent)] {
-            let stream = if is_sent { &mut self.connection.sent } else { &mut self.connection.received };
-            if std::mem::take(&mut self.resume[usize::from(is_sent)]) != Resume::No {
-                // There were bytes since it was joined, and no record of them.
-                if position > stream.position() {
-                    self.conversation.joined_late(is_sent);
-                }
-                stream.start_at(position);
-                continue;
-            }
-            let mut lost = 0;
-            stream.advance(position, &mut |piece| {
-                if let Piece::Lost(length) = piece {
-                    lost = length;
-                }
-            });
-            if lost > 0 {
-                self.piece(is_sent, time, None, Piece::Lost(lost), road);
-            }
-        }
-    }
-
-    fn end(&mut self, time: u64, end: End, road: &mut Road<'_>) {
-        let context = context(&self.connection, road.clock);
-        let observations = &mut *road.observations;
-        self.conversation.end(&context, time, end, &mut |observation| observations.push_back(observation));
-    }
-}
-
-fn context(connection: &Connection, clock: Option<(u64, u64)>) -> Context {
-    Context {
-        connection: connection.id,
-        tgid: connection.tgid,
-        peer: connection.peer,
-        connected: connection.connected,
-        accepted: connection.accepted,
-        clock,
-    }
-}
-
-/// A record makes at most three pieces: lost, bytes, hole.
-#[derive(Default)]
-struct Pieces<'a>([Option<Piece<'a>>; 3]);
-
-impl<'a> Pieces<'a> {
-    fn add(&mut self, piece: Piece<'a>) {
-        if let Some(place) = self.0.iter_mut().find(|place| place.is_none()) {
-            *place = Some(piece);
-        }
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = Piece<'a>> {
-        self.0.into_iter().flatten()
     }
 }

@@ -11,13 +11,18 @@ use crate::{
 /// What a replay remembers: it has the machine for itself.
 const LIMITS: Limits = Limits { connections: 1 << 20, bytes: 4 << 30 };
 
-/// Hands each finished exchange of a recording to `sink`, in the order in which they ended.
+/// Hands each finished exchange of a recording to `sink`, in the order in which they ended. Streams may be
+/// silent for `stalls_after` nanoseconds.
 ///
 /// # Errors
 /// [`ReadError`]; what was read before it has been handed out.
-pub fn replay(path: &Path, mut sink: impl FnMut(RequestRecord)) -> Result<Stats, ReadError> {
+pub fn replay(
+    path: &Path,
+    stalls_after: u64,
+    mut sink: impl FnMut(RequestRecord),
+) -> Result<Stats, ReadError> {
     let mut reader = Reader::open(path)?;
-    let mut pipeline = Pipeline::new(LIMITS);
+    let mut pipeline = Pipeline::new(LIMITS).stalls_after(stalls_after);
     let mut time = 0;
     let outcome = loop {
         match reader.read() {

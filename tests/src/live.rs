@@ -15,7 +15,7 @@ use observer::{
     capture::{Capture, Sink, monotonic},
     exchange::{Observation, RequestRecord},
     kernel::{Counts, Options, Probe, Sizes},
-    pipeline::{Limits, Stats},
+    pipeline::{Limits, Pipeline, Stats},
 };
 use observer_ebpf::{Record, exit_flags};
 
@@ -237,8 +237,9 @@ fn run(
     ready: &SyncSender<Vec<Probe>>,
 ) -> Report {
     let mut sink = Collect(Arc::clone(seen));
-    let mut capture = Capture::start(options, Limits::default(), Box::new(|tgid, _| is_descendant(tgid)))
-        .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
+    let mut capture =
+        Capture::start(options, Pipeline::new(Limits::default()), Box::new(|tgid, _| is_descendant(tgid)))
+            .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
     capture.backfill(&mut sink);
     let _ = ready.send(capture.kernel.report().to_vec());
     while !stop.load(Ordering::Relaxed) {

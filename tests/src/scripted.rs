@@ -30,6 +30,11 @@ impl Scripted {
         Self { server, port, folder }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Runs streams against it, and returns what the client saw of each by request id.
     pub fn load(&self, args: &[&str]) -> HashMap<String, Value> {
         let out = self.folder.path().join("client.jsonl");

@@ -132,7 +132,7 @@ fn requests_prints_json_and_a_table() {
     if !privileged() {
         return;
     }
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(&["--set", "slo=[{ name = 'soon', models = 'tiny-*', duration = 30 }]"]);
     let (server, port) = Workload::script("openai_server.py", &["--gap", "0.01"]);
     let model = format!("tiny-{}", server.pid());
     let mut client = Client::connect(&port);
@@ -149,12 +149,17 @@ fn requests_prints_json_and_a_table() {
     assert_eq!(header[..4], ["TIME", "PROCESS", "MODEL", "OP"], "{}", lines[0]);
     let line = lines.iter().find(|line| line.contains(&model)).expect("waited for");
     let cells: Vec<&str> = line.split_whitespace().collect();
-    let [_, process, of, operation, status, outcome, ttft, tpot, input, output, source, duration] = cells[..]
+    let [_, process, of, operation, status, outcome, ttft, tpot, input, output, source, duration, slo] =
+        cells[..]
     else {
-        panic!("not the twelve columns: {line}")
+        panic!("not the thirteen columns: {line}")
     };
     assert_eq!((process, of, operation, status), ("python3", &*model, "chat", "200"), "{line}");
     assert_eq!((outcome, input, output, source), ("ok", "7", "5", "usage"), "{line}");
+    assert_eq!((slo, &record.slo.met[..]), ("met", &["soon".to_owned()][..]), "{line}");
+    let metrics = agent.metrics();
+    assert!(metrics.sum("llm_slo_requests_total", &[("slo", "soon"), ("met", "true")]) >= Some(2));
+    assert_eq!(metrics.sum("llm_slo_requests_total", &[("slo", "soon"), ("met", "false")]), Some(0));
     for time in [ttft, tpot, duration] {
         assert!(time.ends_with("ms") && !time.starts_with('~'), "{line}");
     }

@@ -80,7 +80,7 @@ fn replays_what_an_agent_saw() {
     let follower = agent.follow();
     let recording = record(&file, &[]);
     let (server, port) = Workload::script("fault_server.py", &[]);
-    let model = format!("recorded-{}", server.pid());
+    let model = format!("rec-{}", server.pid());
     let ids = exchanges(&port, &model);
     for id in &ids {
         follower.wait(id);
@@ -105,6 +105,7 @@ fn replays_what_an_agent_saw() {
         assert_eq!(live.tokens, again.tokens, "{id}");
         assert_eq!((live.stream, live.status), (again.stream, again.status), "{id}");
         assert_eq!((live.token_events, live.deliveries), (again.token_events, again.deliveries), "{id}");
+        assert_eq!((live.stalls, live.client_stalls), (again.stalls, again.client_stalls), "{id}");
         assert_eq!((live.request_bytes, live.response_bytes), (again.request_bytes, again.response_bytes));
         assert_eq!((&live.partial, &live.defects), (&again.partial, &again.defects), "{id}");
         assert_eq!((&live.model, &live.finish_reason), (&again.model, &again.finish_reason), "{id}");
@@ -126,10 +127,10 @@ fn replays_what_an_agent_saw() {
     let table = replayed(&file, false);
     let mut lines = table.lines();
     assert!(
-        lines.next().is_some_and(|line| line.starts_with("TIME ") && line.ends_with("DURATION")),
+        lines.next().is_some_and(|line| line.starts_with("TIME ") && line.ends_with("DURATION SLO")),
         "{table}"
     );
-    // 17 columns for the model: enough for this name.
+    // 13 columns for the model: enough for this name.
     let rows: Vec<&str> = lines.filter(|line| line.contains(&model)).collect();
     assert_eq!(rows.len(), ids.len(), "{table}");
     assert!(rows.iter().any(|row| row.contains(" ok ") && row.contains(" usage ")), "{table}");

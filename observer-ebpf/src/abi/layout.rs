@@ -89,7 +89,8 @@ pub struct Data {
     pub connection: u64,
     /// Position of the first byte in its direction.
     pub position: u64,
-    /// When the oldest of these received bytes reached the socket; 0 if not known.
+    /// Received: when the oldest of these bytes reached the socket. Sent: when the call returned, if
+    /// it had to wait. 0 if not known.
     pub arrived: u64,
     /// Bytes of the stream that this record covers.
     pub length: u32,
@@ -180,11 +181,19 @@ impl State {
     pub const CLOSE_WAIT: u32 = 8;
 }
 
-/// One direction ended: a read returned 0, a call failed with a final error, or the process shut it down.
+/// Values of [`Ended::errno`] that are told apart; the same on all of Linux's architectures that are observed.
+pub mod errno {
+    /// `EAGAIN`.
+    pub const EAGAIN: i32 = 11;
+}
+
+/// One direction ended: a read returned 0, a call failed with a final error, or the process shut it down. Or
+/// it ends for now: with `EAGAIN`, a write took less than it was given, because the other end does not read.
+/// Of writes that took nothing in a row, the first is told.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
-    /// Time of the call's return; of its entry for a shutdown.
+    /// Time of the call's return; of its entry for a shutdown and for `EAGAIN`.
     pub header: Header,
     /// Socket cookie.
     pub connection: u64,

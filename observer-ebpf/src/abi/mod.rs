@@ -1,5 +1,6 @@
 //! One file per subject of the ABI.
 
+pub mod call;
 pub mod counter;
 pub mod layout;
 pub mod limits;

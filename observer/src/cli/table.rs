@@ -3,7 +3,7 @@
 //! In: records. Out: text without line end; colours only if asked for. What came from the wire cannot move
 //! the cursor: control characters are replaced.
 
-use crate::exchange::{Outcome, RequestRecord, TokenSource};
+use crate::exchange::{Judged, Outcome, RequestRecord, TokenSource};
 
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
@@ -20,10 +20,10 @@ enum Align {
 }
 
 /// Title, width and alignment. Widths and the spaces between them sum up to 120.
-const COLUMNS: [(&str, usize, Align); 12] = [
+const COLUMNS: [(&str, usize, Align); 13] = [
     ("TIME", 12, Align::Left),
-    ("PROCESS", 13, Align::Left),
-    ("MODEL", 17, Align::Left),
+    ("PROCESS", 12, Align::Left),
+    ("MODEL", 13, Align::Left),
     ("OP", 4, Align::Left),
     ("CODE", 4, Align::Left),
     ("OUTCOME", 17, Align::Left),
@@ -33,6 +33,7 @@ const COLUMNS: [(&str, usize, Align); 12] = [
     ("OUT", 6, Align::Right),
     ("SOURCE", 6, Align::Left),
     ("DURATION", 8, Align::Right),
+    ("SLO", 4, Align::Left),
 ];
 
 const OUTCOME: usize = 5;
@@ -77,6 +78,7 @@ impl Table {
             tokens(record.tokens.output_total()),
             record.tokens.source.map_or(ABSENT, source).to_owned(),
             time(record.duration),
+            slo(&record.slo).to_owned(),
         ];
         line(&cells, self.colour.then(|| colour(outcome)))
     }
@@ -120,6 +122,15 @@ fn colour(outcome: Outcome) -> &'static str {
         Outcome::Ok => GREEN,
         Outcome::AbortedByClient | Outcome::ClientError | Outcome::Rejected | Outcome::Unknown => YELLOW,
         Outcome::ServerError | Outcome::StreamError | Outcome::AbortedByServer | Outcome::Unterminated => RED,
+    }
+}
+
+/// Whether it was as good as promised, in each way in which that can be said.
+fn slo(judged: &Judged) -> &'static str {
+    match (judged.met.is_empty(), judged.missed.is_empty()) {
+        (_, false) => "miss",
+        (false, true) => "met",
+        (true, true) => ABSENT,
     }
 }
 
@@ -176,6 +187,7 @@ mod tests {
             ttft: Some(0.0421),
             tpot: Some(0.008),
             duration: Some(1.234_56),
+            slo: Judged { met: vec!["chat".to_owned()], ..Judged::default() },
             tokens: Tokens {
                 input: Some(12),
                 input_cached: Some(3),
@@ -196,19 +208,24 @@ mod tests {
             table.row(&RequestRecord {
                 outcome: Some(Outcome::AbortedByClient),
                 partial: vec!["gap".to_owned()],
+                slo: Judged {
+                    met: vec!["batch".to_owned()],
+                    missed: vec!["chat".to_owned()],
+                    ..Judged::default()
+                },
                 ..record()
             }),
             table.row(&RequestRecord::default()),
         ];
         let expected = [
-            "TIME         PROCESS       MODEL             OP   CODE OUTCOME               \
-             TTFT     TPOT     IN    OUT SOURCE DURATION",
-            "12:34:56.789 llama-server  smollm2           chat 200  ok                  \
-             42.1ms    8.0ms     15     41 usage    1.235s",
-            "12:34:56.789 llama-server  smollm2           chat 200  aborted_by_client  \
-             ~42.1ms   ~8.0ms     15     41 usage   ~1.235s",
-            "-                          -                 -    -    unknown                  \
-             -        -      -      - -             -",
+            "TIME         PROCESS      MODEL         OP   CODE OUTCOME               \
+             TTFT     TPOT     IN    OUT SOURCE DURATION SLO",
+            "12:34:56.789 llama-server smollm2       chat 200  ok                  \
+             42.1ms    8.0ms     15     41 usage    1.235s met",
+            "12:34:56.789 llama-server smollm2       chat 200  aborted_by_client  \
+             ~42.1ms   ~8.0ms     15     41 usage   ~1.235s miss",
+            "-                         -             -    -    unknown                  \
+             -        -      -      - -             - -",
         ];
         for (is, should) in text.iter().zip(expected) {
             assert_eq!(is, should);
@@ -229,6 +246,7 @@ mod tests {
             tpot: Some(1e300),
             duration: Some(f64::NAN),
             partial: vec!["x".to_owned()],
+            slo: Judged { missed: vec!["x".to_owned()], ..Judged::default() },
             tokens: Tokens {
                 input: Some(u64::MAX),
                 output: Some(999_999),

@@ -2,11 +2,13 @@
 //!
 //! In: one typed value. Out: a [`Config`] in which it took effect, or the reason why it did not.
 
+use std::time::Duration;
+
 use toml::Value;
 
 use super::error::ConfigError;
 use super::typed::{Source, Typed, variable};
-use super::{Config, LabelStyle, buckets};
+use super::{Config, LabelStyle, MetricsProfile, buckets, cli, objectives};
 
 struct Field {
     name: &'static str,
@@ -29,10 +31,12 @@ const BUCKETS: &str = "write 1 to 64 increasing seconds above 0, such as [0.1, 0
 const PER_PROCESS: &str = "write a whole number from 100 to 1000000";
 const SERIES: &str = "write a whole number from 100 to 1000000";
 const LABELS: &str = "write default or otel";
+const PROFILE: &str = "write default or full";
 const RING: &str = "write a power of two from 64KiB to 1GiB, such as 16MiB or 16777216";
 const SWITCH: &str = "write true or false";
 const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as [\"llama-server\", \"vllm\"]";
 const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
+const STALL: &str = "write a time from 100ms to 10m, such as 2s";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const FIELDS: &[Field] = &[
@@ -47,6 +51,7 @@ const FIELDS: &[Field] = &[
         put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000))
     }),
     field("metrics.max_series", SERIES, |c, v| put(&mut c.metrics.max_series, count(v, 100, 1_000_000))),
+    field("metrics.profile", PROFILE, |c, v| put(&mut c.metrics.profile, profile(v))),
     field("metrics.labels", LABELS, |c, v| put(&mut c.metrics.labels, labels(v))),
     field("capture.ring_bytes", RING, |c, v| put(&mut c.capture.ring_bytes, ring(v))),
     field("capture.arrival", SWITCH, |c, v| put(&mut c.capture.arrival, switch(v))),
@@ -54,6 +59,8 @@ const FIELDS: &[Field] = &[
     field("capture.processes.deny", NAMES, |c, v| put(&mut c.capture.processes.deny, process_names(v))),
     field("content.allow_recording", SWITCH, |c, v| put(&mut c.content.allow_recording, switch(v))),
     field("limits.connections", CONNECTIONS, |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20))),
+    field("slo", objectives::REMEDY, |c, v| put(&mut c.slo, objectives::objectives(v))),
+    field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, silence(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
 
@@ -155,6 +162,14 @@ fn labels(value: &Value) -> Result<LabelStyle, String> {
     }
 }
 
+fn profile(value: &Value) -> Result<MetricsProfile, String> {
+    match text(value)? {
+        "default" => Ok(MetricsProfile::Default),
+        "full" => Ok(MetricsProfile::Full),
+        _ => Err("is not a profile".to_owned()),
+    }
+}
+
 fn switch(value: &Value) -> Result<bool, String> {
     match value {
         Value::Boolean(on) => Ok(*on),
@@ -205,6 +220,12 @@ fn ring(value: &Value) -> Result<u32, String> {
 fn memory(value: &Value) -> Result<usize, String> {
     let bytes = size(value)?;
     if (1 << 20..=64 << 30).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
+}
+
+fn silence(value: &Value) -> Result<Duration, String> {
+    let time = cli::parse_duration(text(value)?).map_err(|_remedy| "is not a time".to_owned())?;
+    let within = Duration::from_millis(100)..=Duration::from_mins(10);
+    if within.contains(&time) { Ok(time) } else { Err("is out of range".to_owned()) }
 }
 
 /// Items of a list: of an array in the file, of comma-separated text elsewhere.

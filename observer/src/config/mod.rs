@@ -8,16 +8,21 @@ mod buckets;
 pub mod cli;
 mod error;
 mod fields;
+mod objectives;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 pub use buckets::{Buckets, MAX_BUCKETS};
 pub use error::ConfigError;
 pub use typed::{Source, variable};
+
+use crate::pipeline::STALLS_AFTER;
+use crate::slo::Objective;
 
 use cli::Cli;
 use typed::Typed;
@@ -42,6 +47,10 @@ pub struct Config {
     pub content: ContentConfig,
     /// Bounds of the pipeline.
     pub limits: LimitsConfig,
+    /// When a stream stalls.
+    pub stall: StallConfig,
+    /// What is promised to clients.
+    pub slo: Vec<Objective>,
 }
 
 /// `metrics.*`.
@@ -55,6 +64,8 @@ pub struct MetricsConfig {
     pub max_series: usize,
     /// How the workload labels are spelt.
     pub labels: LabelStyle,
+    /// Which metrics are exported.
+    pub profile: MetricsProfile,
 }
 
 impl Default for MetricsConfig {
@@ -64,6 +75,7 @@ impl Default for MetricsConfig {
             max_series_per_process: 1000,
             max_series: 20_000,
             labels: LabelStyle::default(),
+            profile: MetricsProfile::default(),
         }
     }
 }
@@ -76,6 +88,16 @@ pub enum LabelStyle {
     Default,
     /// `k8s_namespace_name`, `k8s_pod_name`, `k8s_container_name`: survive a scrape without `honorLabels`.
     Otel,
+}
+
+/// Which metrics are exported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsProfile {
+    /// What an operator looks at first.
+    #[default]
+    Default,
+    /// Besides, when the response started and how long the request took to read.
+    Full,
 }
 
 /// `capture.*`.
@@ -123,6 +145,20 @@ pub struct LimitsConfig {
     pub bytes: usize,
 }
 
+/// `stall.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallConfig {
+    /// For how long any stream may be silent, however evenly it flowed until then.
+    pub minimum: Duration,
+}
+
+impl StallConfig {
+    /// The minimum as the core counts time.
+    pub fn nanos(self) -> u64 {
+        self.minimum.as_nanos() as u64
+    }
+}
+
 impl Config {
     /// The defaults, on a node of this name.
     pub fn on_node(node: &str) -> Self {
@@ -138,6 +174,8 @@ impl Config {
             },
             content: ContentConfig::default(),
             limits: LimitsConfig { connections: 16_384, bytes: 256 << 20 },
+            stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
+            slo: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::*;
+use crate::slo::Measure;
 
 fn cli(arguments: &[&str]) -> Cli {
     Cli::try_parse_from(["observer", "agent"].iter().chain(arguments)).unwrap()
@@ -35,6 +36,7 @@ fn every_field_can_be_set_from_the_file() {
         max_series_per_process = 500
         max_series = 5000
         labels = "otel"
+        profile = "full"
         [metrics.buckets]
         duration = [1, 2.5]
         ttft = [0.5]
@@ -49,6 +51,16 @@ fn every_field_can_be_set_from_the_file() {
         [limits]
         connections = 64
         bytes = 1048576
+        [stall]
+        minimum = "500ms"
+        [[slo]]
+        name = "chat"
+        models = "llama*"
+        ttft = 0.5
+        gap = 2
+        [[slo]]
+        name = "batch"
+        duration = 60
     "#;
     let config = resolve(text, &[], &[]).unwrap();
     let expected = Config {
@@ -65,6 +77,7 @@ fn every_field_can_be_set_from_the_file() {
             max_series_per_process: 500,
             max_series: 5000,
             labels: LabelStyle::Otel,
+            profile: MetricsProfile::Full,
         },
         capture: CaptureConfig {
             ring_bytes: 1 << 20,
@@ -73,6 +86,19 @@ fn every_field_can_be_set_from_the_file() {
         },
         content: ContentConfig { allow_recording: true },
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
+        stall: StallConfig { minimum: Duration::from_millis(500) },
+        slo: vec![
+            Objective {
+                name: "chat".to_owned(),
+                models: "llama*".to_owned(),
+                bounds: vec![(Measure::Ttft, 0.5), (Measure::Gap, 2.0)],
+            },
+            Objective {
+                name: "batch".to_owned(),
+                models: "*".to_owned(),
+                bounds: vec![(Measure::Duration, 60.0)],
+            },
+        ],
     };
     assert_eq!(config, expected);
 }
@@ -95,6 +121,7 @@ fn lists_and_sizes_from_the_environment() {
         ("OBSERVER_CAPTURE_PROCESSES_DENY", ""),
         ("OBSERVER_CAPTURE_RING_BYTES", "64KiB"),
         ("OBSERVER_CAPTURE_ARRIVAL", "false"),
+        ("OBSERVER_SLO", "[{name = 'a', tpot = 0.1}]"),
         ("OBSERVER_PORT_9842_TCP", "tcp://10.0.0.1:9842"),
     ];
     let config = resolve("", &environment, &[]).unwrap();
@@ -103,6 +130,7 @@ fn lists_and_sizes_from_the_environment() {
     assert!(config.capture.processes.deny.is_empty());
     assert_eq!(config.capture.ring_bytes, 64 << 10);
     assert!(!config.capture.arrival);
+    assert_eq!((config.slo.len(), config.slo[0].bounds[0]), (1, (Measure::Tpot, 0.1)));
 }
 
 #[test]
@@ -146,6 +174,21 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("[content]\nallow_recording = 'yes'", &["content.allow_recording", "write true or false"]),
     ("[limits]\nconnections = 1", &["`limits.connections` = 1", "from 16 to 1048576"]),
     ("[limits]\nbytes = '1KiB'", &["limits.bytes", "from 1MiB to 64GiB"]),
+    ("[stall]\nminimum = 2", &["`stall.minimum` = 2", "is integer, not text", "such as 2s"]),
+    ("[stall]\nminimum = '1h'", &["stall.minimum", "out of range", "from 100ms to 10m"]),
+    ("[metrics]\nprofile = 'all'", &["`metrics.profile` = \"all\"", "write default or full"]),
+    ("slo = 1", &["`slo` = 1", "is integer, not an array of tables", "write each as [[slo]]"]),
+    ("[[slo]]\nttft = 1", &["`slo`", "objective 1: missing field `name`", "with a name"]),
+    ("[[slo]]\nname = 'a b'\nttft = 1", &["objective 1: `name` = \"a b\"", "letters, digits"]),
+    ("[[slo]]\nname = 'a'\nmodels = ''\nttft = 1", &["objective 1: `models`", "pattern"]),
+    ("[[slo]]\nname = 'a'", &["objective 1: \"a\" bounds nothing", "at least one of ttft"]),
+    ("[[slo]]\nname = 'a'\nttft = -1", &["objective 1: `ttft` = -1", "seconds above 0"]),
+    ("[[slo]]\nname = 'a'\nttft = 'x'", &["objective 1: invalid type: string", "in seconds"]),
+    ("[[slo]]\nname = 'a'\ntftt = 1", &["objective 1: unknown field `tftt`", "ttft"]),
+    (
+        "[[slo]]\nname = 'a'\nttft = 1\n[[slo]]\nname = 'a'\ntpot = 1",
+        &["objective 2: the name \"a\" is taken"],
+    ),
     ("[metrics.bucket]", &["no field `metrics.bucket`"]),
     ("listen = {}", &["`listen` = {}", "is table, not text"]),
     ("[metrics.buckets]\n[capture]\narrival = 0", &["capture.arrival"]),

@@ -8,4 +8,4 @@ mod listeners;
 mod process;
 
 pub use listeners::listening;
-pub use process::{Process, is_gone};
+pub use process::{Process, is_gone, threads};

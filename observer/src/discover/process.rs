@@ -48,6 +48,13 @@ fn is_native(tgid: u32) -> bool {
     read.is_err() || !ident.starts_with(b"\x7fELF") || ident[EI_CLASS] != ELFCLASS32
 }
 
+/// Ids of a process's threads; none if it is gone.
+pub fn threads(tgid: u32) -> Vec<u32> {
+    let tasks = Proc::new(tgid.cast_signed()).and_then(|process| process.tasks());
+    let ids = tasks.into_iter().flatten().filter_map(|task| Some(task.ok()?.tid.cast_unsigned()));
+    ids.collect()
+}
+
 /// Whether no thread of a process is left. A leader that exited while others live on is a zombie with tasks.
 pub fn is_gone(tgid: u32) -> bool {
     let Ok(process) = Proc::new(tgid.cast_signed()) else { return true };
@@ -65,6 +72,7 @@ mod tests {
     fn this_process_is_native_and_alive() {
         let own = Process::look_up(std::process::id()).unwrap();
         assert!(own.is_native);
+        assert!(threads(std::process::id()).contains(&std::process::id()));
         assert!(!own.name.is_empty());
         assert!(!is_gone(std::process::id()));
         assert!(is_gone(u32::MAX >> 1));

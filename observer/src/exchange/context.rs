@@ -17,6 +17,8 @@ pub struct Context {
     pub accepted: Option<u64>,
     /// The last moment that is known on both clocks: monotonic, realtime.
     pub clock: Option<(u64, u64)>,
+    /// Nanoseconds for which any stream may be silent and not stall.
+    pub stalls_after: u64,
 }
 
 /// How a connection came to its end.

@@ -1,40 +1,35 @@
 //! The exchanges of one connection: requests paired with responses in order (RFC 9112 section 9.3).
+//!
+//! Here the request side and the end; the response side in `response`.
+
+mod response;
+mod scope;
+mod tell;
 
 use std::collections::VecDeque;
 
 use observer_ebpf::Verdict;
+use scope::{Scope, State};
+use tell::{deliver, finish, requested};
 
 use super::{
     context::{Context, End, Undecoded},
+    flow::Flow,
     observation::{ExchangeId, Observation},
-    one::{Exchange, Progress},
+    one::Exchange,
     pairing::{Pairing, loses_framing},
-    summary,
 };
 use crate::{
     connection::Piece,
     http::{
-        Defect, Input, Part, Protocol, RequestHead,
-        http1::{ExpectedRequest, RequestDecoder, ResponseDecoder},
-        sniff,
+        Defect, Input, Part, RequestHead,
+        http1::{RequestDecoder, ResponseDecoder},
     },
     llm,
 };
 
 /// Requests that may wait for their responses on one connection; more is no HTTP that anyone serves.
 const PENDING: usize = 256;
-
-/// Requests for something else after which a connection is ignored: one if it was seen from its start.
-const STRANGERS_IF_ADOPTED: u32 = 8;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    /// Not decided.
-    Open,
-    Observed,
-    Ignored,
-    Opaque(Undecoded),
-}
 
 /// One connection's exchanges.
 pub struct Conversation {
@@ -45,10 +40,6 @@ pub struct Conversation {
     receiving: Option<u32>,
     sequence: u32,
     scope: Scope,
-    is_whole: bool,
-    strangers: u32,
-    /// First bytes, as long as they do not tell the protocol; `None` once they did.
-    first: Option<Vec<u8>>,
     pairing: Pairing,
     /// Number of the exchange that the response in progress answers.
     responding: Option<u32>,
@@ -56,8 +47,6 @@ pub struct Conversation {
     response_began: Option<u64>,
     interim: bool,
     in_response: bool,
-    /// Verdict that the kernel side has not been told.
-    verdict: Option<Verdict>,
     /// Defects of HTTP messages that were not counted yet, of whatever exchange.
     defects: Vec<Defect>,
 }
@@ -71,23 +60,19 @@ impl Conversation {
             open: VecDeque::new(),
             receiving: None,
             sequence: 0,
-            scope: Scope::Open,
-            is_whole,
-            strangers: 0,
-            first: Some(Vec::new()),
+            scope: Scope::new(is_whole),
             pairing: Pairing::default(),
             responding: None,
             response_began: None,
             interim: false,
             in_response: false,
-            verdict: None,
             defects: Vec::new(),
         }
     }
 
     /// A verdict that the kernel side should be told, once.
     pub fn poll_verdict(&mut self) -> Option<Verdict> {
-        self.verdict.take()
+        self.scope.poll_verdict()
     }
 
     /// Defects of HTTP messages that were met since the last call.
@@ -97,41 +82,22 @@ impl Conversation {
 
     /// Whether positions may jump because the kernel side was told to send nothing.
     pub fn is_ignored(&self) -> bool {
-        matches!(self.scope, Scope::Ignored | Scope::Opaque(_))
+        self.scope.is_ignored() || self.scope.opaque().is_some()
     }
 
     /// Why it is not decoded, if it is not.
     pub fn undecoded(&self) -> Option<Undecoded> {
-        match self.scope {
-            Scope::Opaque(cause) => Some(cause),
-            Scope::Open | Scope::Observed | Scope::Ignored => None,
-        }
+        self.scope.opaque()
     }
 
     /// The word for its state in metrics.
     pub fn state(&self) -> &'static str {
-        match self.scope {
-            Scope::Open => "undecided",
-            Scope::Observed => "observed",
-            Scope::Ignored => "ignored",
-            Scope::Opaque(_) => "opaque",
-        }
+        self.scope.as_str()
     }
 
-    fn decide(&mut self, scope: Scope) {
-        // What cannot be decoded stays so: the kernel side is told to send no more of it.
-        if self.scope == scope || matches!(self.scope, Scope::Opaque(_)) {
-            return;
-        }
-        self.scope = scope;
-        match scope {
-            Scope::Observed => self.verdict = Some(Verdict::Observe),
-            Scope::Ignored => self.verdict = Some(Verdict::Ignore),
-            Scope::Opaque(_) => {
-                self.verdict = Some(Verdict::Opaque);
-                self.receiving = None;
-            }
-            Scope::Open => {}
+    fn decide(&mut self, state: State) {
+        if self.scope.decide(state) && self.scope.opaque().is_some() {
+            self.receiving = None;
         }
     }
 
@@ -144,23 +110,22 @@ impl Conversation {
         piece: Piece<'_>,
         out: &mut dyn FnMut(Observation),
     ) {
-        if matches!(self.scope, Scope::Opaque(_)) {
+        if self.scope.opaque().is_some() {
             return;
         }
         let input = match piece {
             Piece::Bytes(bytes) => {
-                if let Some(cause) = self.sniff(bytes) {
-                    return self.decide(Scope::Opaque(cause));
+                if let Some(cause) = self.scope.sniff(bytes) {
+                    return self.decide(State::Opaque(cause));
                 }
                 Input::Bytes(bytes)
             }
             Piece::Hole(length) => {
-                self.first = None;
+                self.scope.miss_first();
                 Input::Gap(length)
             }
             Piece::Lost(length) => {
-                // What follows is not the start of the stream.
-                self.first = None;
+                self.scope.miss_first();
                 self.lost(false);
                 Input::Gap(length)
             }
@@ -217,32 +182,12 @@ impl Conversation {
         }
     }
 
-    /// Looks at the first bytes of the connection, however they are cut: why it is not decoded, if it is not.
-    fn sniff(&mut self, bytes: &[u8]) -> Option<Undecoded> {
-        let mut first = self.first.take()?;
-        let whole = if first.is_empty() {
-            bytes
-        } else {
-            first.extend_from_slice(bytes);
-            &first
-        };
-        match sniff(whole) {
-            Protocol::Tls => return Some(Undecoded::Tls),
-            Protocol::Http2Preface => return Some(Undecoded::Http2),
-            Protocol::Other if self.is_whole => return Some(Undecoded::Other),
-            // Bytes that do not tell are few: they are the start of a known word.
-            Protocol::NeedMore => self.first = Some(whole.to_vec()),
-            Protocol::Http1Request | Protocol::Http1Response | Protocol::Other => {}
-        }
-        None
-    }
-
     fn start(&mut self, context: &Context, time: u64, arrived: Option<u64>) {
         if self.open.len() >= PENDING {
-            return self.decide(Scope::Opaque(Undecoded::Other));
+            return self.decide(State::Opaque(Undecoded::Other));
         }
         let id = ExchangeId { connection: context.connection, sequence: self.sequence };
-        let mut exchange = Exchange::new(id, context.tgid, time);
+        let mut exchange = Exchange::new(id, context.tgid, time, Flow::new(context.stalls_after));
         // A request that was pipelined behind another one waited for it, not for the event loop.
         exchange.times.arrived = arrived.filter(|_| self.open.is_empty());
         if self.pairing.is_in_doubt() {
@@ -262,19 +207,15 @@ impl Conversation {
     ) -> bool {
         let llm = llm::classify(&head.method, &head.path);
         if llm.is_some() {
-            self.decide(Scope::Observed);
-        } else if self.scope != Scope::Observed {
-            self.strangers += u32::from(!llm::is_beside(&head.path));
-            let limit = if self.is_whole { 1 } else { STRANGERS_IF_ADOPTED };
+            self.decide(State::Observed);
+        } else if self.scope.is_stranger(&head.path) {
             // On an ignored connection the response to this one does not come either.
-            if self.strangers >= limit {
-                self.decide(Scope::Ignored);
-                // Whole messages will be missing: join again at the next one that comes.
-                self.responses = ResponseDecoder::adopt();
-                self.open.clear();
-                self.receiving = None;
-                return true;
-            }
+            self.decide(State::Ignored);
+            // Whole messages will be missing: join again at the next one that comes.
+            self.responses = ResponseDecoder::adopt();
+            self.open.clear();
+            self.receiving = None;
+            return true;
         }
         if let Some(exchange) = self.receiving() {
             exchange.llm = llm;
@@ -299,7 +240,7 @@ impl Conversation {
 
     fn request_defect(&mut self, defect: Defect) {
         self.defects.push(defect);
-        if loses_framing(defect) && self.scope != Scope::Ignored {
+        if loses_framing(defect) && !self.scope.is_ignored() {
             self.pairing.miss_request();
         }
         let Some(exchange) = self.open.back_mut() else { return };
@@ -344,142 +285,6 @@ impl Conversation {
         }
     }
 
-    /// A piece of what the server wrote.
-    pub fn sent(&mut self, context: &Context, time: u64, piece: Piece<'_>, out: &mut dyn FnMut(Observation)) {
-        if matches!(self.scope, Scope::Opaque(_) | Scope::Ignored) {
-            return;
-        }
-        let input = match piece {
-            Piece::Bytes(bytes) => Input::Bytes(bytes),
-            Piece::Hole(length) => Input::Gap(length),
-            Piece::Lost(length) => {
-                self.lost(true);
-                Input::Gap(length)
-            }
-        };
-        let (length, mut from) = (input_length(input), 0);
-        let skipped = self.responses.skipped();
-        let unanswered = self.open.iter().filter(|exchange| exchange.response_head.is_none());
-        let expected = unanswered
-            .map(|exchange| exchange.request_head.as_deref().map(ExpectedRequest::from).unwrap_or_default());
-        self.responses.expect_only(expected, self.pairing.may_skip());
-        let mut decoder = std::mem::replace(&mut self.responses, ResponseDecoder::adopt());
-        decoder.push_located(input, &mut |at, part| {
-            let at = at as u64;
-            match part {
-                Part::Start => {
-                    from = at;
-                    self.response_start(context, time, out);
-                }
-                Part::Response(head) => {
-                    self.interim = (100..200).contains(&head.status) && head.status != 101;
-                    let began = self.response_began.take();
-                    if !self.interim
-                        && let Some(exchange) = self.responding()
-                    {
-                        exchange.times.response_start = began;
-                        exchange.response_head(head);
-                        requested(exchange, out);
-                    }
-                }
-                Part::Body(bytes) => {
-                    if let Some(exchange) = self.responding() {
-                        deliver(exchange, out, |exchange, sink| exchange.response_body(bytes, time, sink));
-                    }
-                }
-                Part::BodyGap(length) => {
-                    if let Some(exchange) = self.responding() {
-                        exchange.response_gap(length);
-                    }
-                }
-                Part::End => {
-                    let interim = std::mem::take(&mut self.interim);
-                    if let Some(exchange) = self.responding() {
-                        exchange.response_bytes =
-                            exchange.response_bytes.saturating_add(at.saturating_sub(from));
-                        if interim {
-                            exchange.times.response_end = None;
-                        }
-                    }
-                    from = at;
-                    self.in_response = false;
-                    if !interim {
-                        self.response_over(context, time, true, out);
-                    }
-                }
-                Part::Upgraded => {
-                    self.response_over(context, time, true, out);
-                    self.decide(Scope::Opaque(Undecoded::Upgraded));
-                }
-                Part::Defect(defect) => self.response_defect(defect),
-                Part::Request(_) => {}
-            }
-        });
-        if decoder.skipped() > skipped && !self.open.is_empty() {
-            self.miss_response();
-        }
-        self.responses = decoder;
-        if self.in_response
-            && let Some(exchange) = self.responding()
-        {
-            exchange.response_bytes = exchange.response_bytes.saturating_add(length.saturating_sub(from));
-            exchange.times.response_end = Some(time);
-        }
-    }
-
-    fn response_start(&mut self, context: &Context, time: u64, out: &mut dyn FnMut(Observation)) {
-        // A head in the middle of a response: the end of the one before it was lost.
-        if self.in_response && !self.interim && self.responding().is_some_and(|e| e.response_head.is_some()) {
-            self.response_over(context, time, false, out);
-        }
-        // Answers are missing: only the latest request can be the one that this one answers.
-        while self.pairing.may_skip() && self.open.len() > 1 {
-            self.responding = self.open.front().map(|exchange| exchange.id.sequence);
-            self.response_over(context, time, false, out);
-        }
-        self.in_response = true;
-        self.response_began = Some(time);
-        self.responding = self.open.front().map(|exchange| exchange.id.sequence);
-        if self.responding.is_none() {
-            self.pairing.miss_request();
-        }
-    }
-
-    fn responding(&mut self) -> Option<&mut Exchange> {
-        let sequence = self.responding?;
-        self.open.front_mut().filter(|exchange| exchange.id.sequence == sequence)
-    }
-
-    fn response_defect(&mut self, defect: Defect) {
-        self.defects.push(defect);
-        if loses_framing(defect) {
-            self.miss_response();
-        }
-        if let Some(exchange) = self.open.front_mut() {
-            exchange.defects.insert(defect.as_str());
-        }
-    }
-
-    /// The response in progress is over.
-    fn response_over(
-        &mut self,
-        context: &Context,
-        time: u64,
-        framing_ended: bool,
-        out: &mut dyn FnMut(Observation),
-    ) {
-        let is_known = self.responding().is_some();
-        self.responding = None;
-        let Some(mut exchange) = self.open.pop_front_if(|_| is_known) else { return };
-        if framing_ended {
-            exchange.times.response_end = Some(time);
-            let next = self.open.front().map(|next| next.times.request_start);
-            self.pairing.answered(time, next, self.requests.is_synchronised());
-        }
-        exchange.evidence.framing_ended = framing_ended;
-        finish(exchange, context, time, out);
-    }
-
     /// Something happened that may have touched every open exchange.
     pub fn mark_open(&mut self, cause: &'static str) {
         for exchange in &mut self.open {
@@ -489,9 +294,28 @@ impl Conversation {
     }
 
     /// The client closed or reset its side.
-    pub fn client_gone(&mut self) {
+    pub fn client_gone(&mut self, time: u64, out: &mut dyn FnMut(Observation)) {
         for exchange in &mut self.open {
-            exchange.evidence.client_gone = true;
+            deliver(exchange, out, |exchange, sink| exchange.client_gone(time, sink));
+        }
+    }
+
+    /// A write that was entered then was not taken, or not whole: the client does not read.
+    pub fn blocked(&mut self, time: u64, out: &mut dyn FnMut(Observation)) {
+        if let Some(exchange) = self.open.front_mut() {
+            deliver(exchange, out, |exchange, sink| exchange.blocked(time, sink));
+        }
+    }
+
+    /// When to look whether the stream that is open stalls.
+    pub fn deadline(&self) -> Option<u64> {
+        self.open.front()?.flow.deadline()
+    }
+
+    /// Nothing more was written until now, and nobody is writing.
+    pub fn quiet_until(&mut self, time: u64, out: &mut dyn FnMut(Observation)) {
+        if let Some(exchange) = self.open.front_mut() {
+            deliver(exchange, out, |exchange, sink| exchange.quiet_until(time, sink));
         }
     }
 
@@ -526,7 +350,7 @@ impl Conversation {
             if end == End::Dropped {
                 evidence.lost = true;
             }
-            if self.scope != Scope::Observed {
+            if !self.scope.is_observed() {
                 evidence.lost = true;
                 exchange.partial.insert("undecoded");
             }
@@ -550,42 +374,5 @@ fn input_length(input: Input<'_>) -> u64 {
     match input {
         Input::Bytes(bytes) => bytes.len() as u64,
         Input::Gap(length) => length,
-    }
-}
-
-/// Tells, once, what the exchange asks for.
-fn requested(exchange: &mut Exchange, out: &mut dyn FnMut(Observation)) {
-    if exchange.started && !std::mem::replace(&mut exchange.asked, true) {
-        out(Observation::Requested {
-            id: exchange.id,
-            stream: exchange.request.stream.unwrap_or(false),
-            model: exchange.request.model.clone(),
-        });
-    }
-}
-
-/// Lets the exchange take something in and passes on what it tells.
-fn deliver(
-    exchange: &mut Exchange,
-    out: &mut dyn FnMut(Observation),
-    take: impl FnOnce(&mut Exchange, &mut dyn FnMut(Progress)),
-) {
-    let (id, started) = (exchange.id, exchange.started);
-    take(exchange, &mut |progress| {
-        if started {
-            out(match progress {
-                Progress::Phase(phase) => Observation::Phase { id, phase },
-                Progress::Delivered => Observation::Delivered { id },
-            });
-        }
-    });
-}
-
-fn finish(mut exchange: Exchange, context: &Context, time: u64, out: &mut dyn FnMut(Observation)) {
-    deliver(&mut exchange, out, |exchange, sink| exchange.response_over(time, sink));
-    if exchange.started {
-        requested(&mut exchange, out);
-        let id = exchange.id;
-        out(Observation::Finished { id, record: Box::new(summary::record(exchange, context)) });
     }
 }

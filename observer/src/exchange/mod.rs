@@ -6,6 +6,8 @@
 mod content;
 mod context;
 mod conversation;
+mod flow;
+mod judged;
 mod observation;
 mod one;
 mod outcome;
@@ -16,6 +18,7 @@ mod tokens;
 
 pub use context::{Context, End, Undecoded};
 pub use conversation::Conversation;
+pub use judged::Judged;
 pub use observation::{ExchangeId, Observation};
 pub use record::{Clocks, Gaps, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
 

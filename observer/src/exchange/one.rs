@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     content::{Content, Told},
+    flow::Flow,
     observation::ExchangeId,
     outcome::Evidence,
     record::Phase,
@@ -58,6 +59,7 @@ pub(super) struct Exchange {
     last_delivery: Option<u64>,
     pub(super) gap_micros: Vec<u32>,
     pub(super) gaps: u64,
+    pub(super) flow: Flow,
     pub(super) finish_reason: Option<String>,
     pub(super) error: Option<String>,
     pub(super) model: Option<String>,
@@ -80,7 +82,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(id: ExchangeId, tgid: u32, request_start: u64) -> Self {
+    pub(super) fn new(id: ExchangeId, tgid: u32, request_start: u64, flow: Flow) -> Self {
         Self {
             id,
             tgid,
@@ -98,6 +100,7 @@ impl Exchange {
             last_delivery: None,
             gap_micros: Vec::new(),
             gaps: 0,
+            flow,
             finish_reason: None,
             error: None,
             model: None,
@@ -159,13 +162,13 @@ impl Exchange {
         }
         // A server may answer before it has read all of the request.
         if self.phase == Phase::Receiving {
-            sink(self.enter(Phase::Waiting));
+            self.enter(Phase::Waiting, sink);
         }
     }
 
-    fn enter(&mut self, phase: Phase) -> Progress {
+    pub(super) fn enter(&mut self, phase: Phase, sink: &mut dyn FnMut(Progress)) {
         self.phase = phase;
-        Progress::Phase(phase)
+        sink(Progress::Phase(phase));
     }
 
     pub(super) fn response_head(&mut self, head: Box<ResponseHead>) {
@@ -182,7 +185,7 @@ impl Exchange {
             self.content = Some(content);
         }
         if !self.evidence.streamed && self.phase != Phase::Generating {
-            sink(self.enter(Phase::Generating));
+            self.enter(Phase::Generating, sink);
         }
     }
 
@@ -203,6 +206,7 @@ impl Exchange {
             content.finish(dialect, &mut |told| self.told(told, time, sink));
             self.content = Some(content);
         }
+        self.flow_over(time, sink);
     }
 
     fn told(&mut self, told: Told, time: u64, sink: &mut dyn FnMut(Progress)) {
@@ -218,6 +222,7 @@ impl Exchange {
             Told::Terminator => {
                 self.times.first_event.get_or_insert(time);
                 self.evidence.terminated = true;
+                self.flow_over(time, sink);
             }
             Told::Damaged(defect) => {
                 self.defects.insert(defect);
@@ -273,10 +278,11 @@ impl Exchange {
             }
             self.last_delivery = Some(time);
             self.deliveries += 1;
+            self.flow.delivered();
             sink(Progress::Delivered);
         }
         if self.phase != Phase::Generating {
-            sink(self.enter(Phase::Generating));
+            self.enter(Phase::Generating, sink);
         }
     }
 

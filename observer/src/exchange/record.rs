@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::judged::Judged;
 use crate::llm::Operation;
 
 /// How an exchange ended, independent of its HTTP status.
@@ -126,11 +127,13 @@ pub enum Phase {
     Waiting,
     /// Tokens are flowing, or a plain response is being written.
     Generating,
+    /// Tokens flowed, and none has come for too long, although the client reads.
+    Stalled,
 }
 
 impl Phase {
     /// All phases.
-    pub const ALL: [Self; 3] = [Self::Receiving, Self::Waiting, Self::Generating];
+    pub const ALL: [Self; 4] = [Self::Receiving, Self::Waiting, Self::Generating, Self::Stalled];
 
     /// The word used in metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -138,6 +141,7 @@ impl Phase {
             Self::Receiving => "receiving",
             Self::Waiting => "waiting",
             Self::Generating => "generating",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -339,6 +343,13 @@ pub struct RequestRecord {
     /// Times between deliveries; streamed exchanges only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaps: Option<Gaps>,
+    /// Times that the stream fell silent for too long while the client read. Streamed exchanges that were seen
+    /// whole only, like `client_stalls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<u64>,
+    /// Times that the client took nothing of the stream for as long as would make a stall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_stalls: Option<u64>,
     /// Events that bore tokens: what `estimated` would count.
     pub token_events: u64,
     /// Writes that carried at least one token-bearing event.
@@ -347,10 +358,17 @@ pub struct RequestRecord {
     pub tokens: Tokens,
     /// Waiting, by part.
     pub queue: Queue,
+    /// Objectives that were judged; not known to the core, like the owner.
+    #[serde(skip_serializing_if = "Judged::is_empty")]
+    pub slo: Judged,
     /// Why numbers of this exchange cannot be trusted: it is left out of latency histograms.
     pub partial: Vec<String>,
     /// Defects seen on the wire, and holes in what was copied of it: what lay in them is absent here.
     pub defects: Vec<String>,
+    /// When the client closed or reset its side before the end, seconds after `request_start`; not part of the
+    /// JSON.
+    #[serde(skip)]
+    pub client_left: Option<f64>,
     /// Each gap in microseconds, for histograms; bounded, not part of the JSON.
     #[serde(skip)]
     pub gap_micros: Vec<u32>,

@@ -21,6 +21,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
     let times = exchange.times;
     let is_stream = exchange.is_stream();
     let streamed = exchange.evidence.streamed;
+    let whole = streamed && exchange.partial.is_empty();
     let first = exchange.id.sequence == 0;
     let accepted = context.accepted.filter(|_| first);
     let connected = context.connected.filter(|_| first);
@@ -86,6 +87,8 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         tpot,
         duration: times.response_end.map(|time| since(start, time)),
         gaps: streamed.then(|| gaps(&exchange.gap_micros, exchange.gaps)),
+        stalls: whole.then_some(exchange.flow.stalls),
+        client_stalls: whole.then_some(exchange.flow.client_stalls),
         token_events: exchange.counts.events,
         deliveries: exchange.deliveries,
         tokens,
@@ -102,6 +105,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         },
         partial: exchange.partial.iter().map(ToString::to_string).collect(),
         defects: exchange.defects.iter().map(ToString::to_string).collect(),
+        client_left: after(exchange.flow.gone),
         gap_micros: exchange.gap_micros,
         ..RequestRecord::default()
     }

@@ -6,14 +6,16 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData},
 };
-use observer_ebpf::Verdict;
+use observer_ebpf::{Direction, Verdict, call};
 
 use super::load::{LoadError, take};
 
-/// `Binding`, `Connection` and `Call` of the kernel side, whose fields are nobody's business here.
+/// `Binding` and `Connection` of the kernel side, whose fields are nobody's business here.
 type Binding = [u8; 32];
 type Sides = [u8; 128];
-type Call = [u8; 112];
+
+/// `Call` of the kernel side; [`call`] tells where its fields are.
+type Call = [u8; call::SIZE];
 
 /// Connection tables of the kernel side.
 pub struct Tables {
@@ -84,6 +86,12 @@ impl Tables {
         stale.len()
     }
 
+    /// The connection that a thread is writing to now, if it is inside such a call.
+    pub fn writing(&self, tgid: u32, tid: u32) -> Option<u64> {
+        let key = u64::from(tgid) << 32 | u64::from(tid);
+        written_by(&self.calls.get(&key, 0).ok()?)
+    }
+
     /// Entries in each table. Walks them: for tests and rare looks.
     pub fn sizes(&self) -> Sizes {
         Sizes {
@@ -92,5 +100,31 @@ impl Tables {
             connections: self.connections.keys().filter_map(Result::ok).count(),
             calls: self.calls.keys().filter_map(Result::ok).count(),
         }
+    }
+}
+
+fn written_by(bytes: &Call) -> Option<u64> {
+    let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let connection = bytes.get(call::CONNECTION..call::CONNECTION + 8)?.try_into().ok()?;
+    let writes = word(call::SHAPE)? != call::NONE && word(call::DIRECTION)? == Direction::Sent as u32;
+    writes.then(|| u64::from_ne_bytes(connection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_write_under_way_counts() {
+        let call = |shape: u32, direction: Direction| {
+            let mut bytes = [0; call::SIZE];
+            bytes[call::CONNECTION..][..8].copy_from_slice(&7_u64.to_ne_bytes());
+            bytes[call::SHAPE..][..4].copy_from_slice(&shape.to_ne_bytes());
+            bytes[call::DIRECTION..][..4].copy_from_slice(&(direction as u32).to_ne_bytes());
+            written_by(&bytes)
+        };
+        assert_eq!(call(0, Direction::Sent), Some(7));
+        assert_eq!(call(0, Direction::Received), None);
+        assert_eq!(call(call::NONE, Direction::Sent), None);
     }
 }

@@ -5,6 +5,7 @@ mod known;
 mod loss;
 mod recording;
 mod recut;
+mod stall;
 
 use observer_tests::script::{Owned, Seen, observe};
 use proptest::{prelude::ProptestConfig, test_runner::RngSeed};

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use observer::{
     exchange::RequestRecord,
+    pipeline::STALLS_AFTER,
     recording::{
         file::{Content, ReadError, Reader, Writer},
         mask::Masker,
@@ -34,7 +35,7 @@ fn replayed(bytes: &[u8]) -> (Vec<RequestRecord>, Option<ReadError>) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("a file");
     let mut records = Vec::new();
-    let outcome = replay(file.path(), |record| records.push(record));
+    let outcome = replay(file.path(), STALLS_AFTER, |record| records.push(record));
     (records, outcome.err())
 }
 

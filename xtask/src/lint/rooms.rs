@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 11] = [
+const ROAD: [&str; 12] = [
     "connection",
     "http",
     "body",
@@ -21,13 +21,14 @@ const ROAD: [&str; 11] = [
     "pipeline",
     "discover",
     "enrich",
+    "slo",
     "export",
     "serve",
     "cli",
 ];
 
 /// Rooms without IO and without a clock.
-const CORE: [&str; 7] = ["connection", "http", "body", "llm", "exchange", "pipeline", "enrich"];
+const CORE: [&str; 8] = ["connection", "http", "body", "llm", "exchange", "pipeline", "enrich", "slo"];
 
 /// A file of another room that keeps the core's rule.
 const CORE_FILE: &str = "observer/src/recording/mask.rs";

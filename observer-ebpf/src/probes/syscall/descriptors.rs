@@ -1,6 +1,6 @@
 //! Which socket a descriptor is, from its first read to its close.
 
-use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, watch};
+use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, errno, watch};
 
 use crate::{
     emit::{self, count},
@@ -49,6 +49,21 @@ pub fn ended(connection: u64, direction: Direction, errno: i64) {
         },
         errno: errno as i32,
         direction: direction as u8,
+        _pad: [0; 3],
+    });
+}
+
+/// A write that was entered at `entered` took less than it was given.
+#[inline(always)]
+pub fn blocked(connection: u64, entered: u64) {
+    let mut header = emit::header::<Ended>(Kind::Ended);
+    header.time = entered;
+    emit::lifecycle(&Ended {
+        header,
+        connection,
+        position: positions(connection).1,
+        errno: errno::EAGAIN,
+        direction: Direction::Sent as u8,
         _pad: [0; 3],
     });
 }

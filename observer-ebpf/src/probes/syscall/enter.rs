@@ -5,7 +5,7 @@ use observer_ebpf::{Counter, Direction, Kind, Listen, watch};
 
 use super::{
     descriptors::{bind, ended, unbind},
-    now,
+    now, ticks,
 };
 use crate::{
     emit::{self, count},
@@ -78,9 +78,9 @@ fn moving(
         None => return,
     };
     // A write's time is its entry, a read's its exit.
-    let (time, flags) = match direction {
-        Direction::Received => (0, call_flags::of(message_flags)),
-        Direction::Sent => (now(), 0),
+    let (time, ticks, flags) = match direction {
+        Direction::Received => (0, 0, call_flags::of(message_flags)),
+        Direction::Sent => (now(), ticks(), 0),
     };
     let Some(call) = STASH.get_ptr_mut(id) else {
         let call = Call {
@@ -94,6 +94,7 @@ fn moving(
             shape,
             flags,
             direction: direction as u32,
+            ticks,
             ..Call::UNSEEN
         };
         if STASH.insert(id, call, 0).is_err() {
@@ -115,6 +116,7 @@ fn moving(
     call.shape = shape;
     call.flags = flags;
     call.direction = direction as u32;
+    call.ticks = ticks;
 }
 
 /// `accept` and `listen`: whoever calls them serves something, and is watched from here on, before its first

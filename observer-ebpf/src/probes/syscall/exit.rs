@@ -1,13 +1,13 @@
 //! Exits: whose bytes a call moved, and how many of them are copied.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
-use observer_ebpf::{Counter, Data, Direction, Header, Kind, data_flags};
+use observer_ebpf::{Counter, Data, Direction, Header, Kind, data_flags, errno};
 
 use super::{
-    descriptors::{arrival, bind, duplicated, ended, open},
+    descriptors::{arrival, bind, blocked, duplicated, ended, open},
     now, regs,
     sampling::{self, Moved},
-    tail_call,
+    tail_call, ticks,
 };
 use crate::{
     copy,
@@ -292,7 +292,8 @@ fn received(id: u64, s: &mut Scratch, returned: i64) -> bool {
 #[inline(always)]
 fn sent(id: u64, s: &mut Scratch, returned: i64) -> bool {
     let connection = s.call.connection;
-    if connection == 0 || !has_data(s, Direction::Sent, returned) {
+    let full = returned == -i64::from(errno::EAGAIN);
+    if connection == 0 || !full && !has_data(s, Direction::Sent, returned) {
         return false;
     }
     let Some(sides) = CONNECTIONS.get_ptr_mut(connection) else { return false };
@@ -304,6 +305,14 @@ fn sent(id: u64, s: &mut Scratch, returned: i64) -> bool {
             core::ptr::read_volatile(&raw const (*sides).received.calls),
         )
     };
+    if full {
+        // Said once until something is taken: a server may try in a loop.
+        if side.blocked == 0 && sampling::is_observed(side, connection) {
+            side.blocked = 1;
+            blocked(connection, s.call.time);
+        }
+        return false;
+    }
     let bytes = moved(s, returned);
     let moved = sampling::advance(side, received_calls, bytes);
     if scope != protocol::HTTP && scope != protocol::AGAIN {
@@ -313,13 +322,26 @@ fn sent(id: u64, s: &mut Scratch, returned: i64) -> bool {
     if !sampling::response(s, side, scope, connection, moved.turned) {
         return false;
     }
+    if sampling::is_observed(side, connection) {
+        let short = copy::given_more(s, bytes);
+        side.blocked = u32::from(short);
+        if short {
+            blocked(connection, s.call.time);
+        }
+    }
     if s.call.shape >= shape::MESSAGES {
         sampling::nothing(s, bytes);
     }
     sampling::copied(s, side, bytes);
-    let time = s.call.time;
-    record(s, id, connection, Direction::Sent, &moved, time, 0);
+    let (time, returned) = (s.call.time, if lasted(s) { now() } else { 0 });
+    record(s, id, connection, Direction::Sent, &moved, time, returned);
     true
+}
+
+/// Whether a call took so long that it must have waited: the clock's ticks tell, which cost a load.
+#[inline(always)]
+fn lasted(s: &Scratch) -> bool {
+    ticks().wrapping_sub(s.call.ticks) > 1
 }
 
 /// Begins the record of a call, which its parts go on with.

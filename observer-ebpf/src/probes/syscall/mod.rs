@@ -12,7 +12,7 @@ mod sampling;
 
 use aya_ebpf::{
     cty::c_void,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_jiffies64},
     macros::raw_tracepoint,
     maps::ProgramArray,
     programs::RawTracePointContext,
@@ -35,6 +35,13 @@ fn tail_call(ctx: &RawTracePointContext, programs: &ProgramArray, index: u64) {
 #[inline(always)]
 fn regs(ctx: &RawTracePointContext) -> *const u8 {
     ctx.arg::<*const c_void>(0).cast()
+}
+
+/// Ticks of the kernel's clock, in its own unit.
+#[inline(always)]
+fn ticks() -> u64 {
+    // SAFETY: a helper without preconditions.
+    unsafe { bpf_jiffies64() }
 }
 
 #[inline(always)]

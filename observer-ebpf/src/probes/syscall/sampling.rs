@@ -146,6 +146,12 @@ pub fn copied(s: &Scratch, side: &mut Side, bytes: u64) {
     side.copied += if wanted < bytes { wanted } else { bytes };
 }
 
+/// Whether user space asked for a connection.
+#[inline(always)]
+pub fn is_observed(side: &mut Side, connection: u64) -> bool {
+    verdict(side, connection) == OBSERVE
+}
+
 /// User space's verdict on a connection; 0 for none. Looked up only if one was given to anyone since.
 #[inline(always)]
 fn verdict(side: &mut Side, connection: u64) -> u32 {

@@ -77,12 +77,24 @@ pub(super) enum Child {
     /// Both gauges of requests in flight, in every phase; computed at each scrape.
     InFlight,
     Deliveries,
+    Stalls,
+    ClientStalls,
     Tokens {
         kind: &'static str,
         source: &'static str,
     },
     Wasted(Outcome),
     Queue(&'static str),
+    Slo {
+        slo: String,
+        met: &'static str,
+    },
+    SloExcluded {
+        slo: String,
+        reason: &'static str,
+    },
+    ResponseStart,
+    RequestRead,
     Partial(String),
     Undecoded(String),
 }
@@ -100,9 +112,15 @@ impl Child {
             Self::Started(_) => "llm_requests_started_total",
             Self::InFlight => "llm_requests_in_flight",
             Self::Deliveries => "llm_stream_deliveries_total",
+            Self::Stalls => "llm_stream_stalls_total",
+            Self::ClientStalls => "llm_stream_client_stalls_total",
             Self::Tokens { .. } => "llm_tokens_total",
             Self::Wasted(_) => "llm_wasted_tokens_total",
             Self::Queue(_) => "llm_queue_wait_seconds",
+            Self::Slo { .. } => "llm_slo_requests_total",
+            Self::SloExcluded { .. } => "llm_slo_excluded_requests_total",
+            Self::ResponseStart => "llm_response_start_seconds",
+            Self::RequestRead => "llm_request_read_seconds",
             Self::Partial(_) => "llm_requests_partial_total",
             Self::Undecoded(_) => "llm_undecoded_bytes_total",
         }
@@ -120,9 +138,15 @@ impl Child {
             Self::Started(_) => STARTED,
             Self::InFlight => IN_FLIGHT,
             Self::Deliveries => DELIVERIES,
+            Self::Stalls => STALLS,
+            Self::ClientStalls => CLIENT_STALLS,
             Self::Tokens { .. } => TOKENS,
             Self::Wasted(_) => WASTED,
             Self::Queue(_) => QUEUE,
+            Self::Slo { .. } => SLO,
+            Self::SloExcluded { .. } => SLO_EXCLUDED,
+            Self::ResponseStart => RESPONSE_START,
+            Self::RequestRead => REQUEST_READ,
             Self::Partial(_) => PARTIAL,
             Self::Undecoded(_) => UNDECODED,
         }
@@ -131,7 +155,15 @@ impl Child {
     /// Labels that are its own.
     pub(super) fn labels(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         match self {
-            Self::Ttft | Self::Tpot | Self::Chunk | Self::InFlight | Self::Deliveries => vec![],
+            Self::Ttft
+            | Self::Tpot
+            | Self::Chunk
+            | Self::InFlight
+            | Self::Deliveries
+            | Self::Stalls
+            | Self::ClientStalls
+            | Self::ResponseStart
+            | Self::RequestRead => vec![],
             Self::Duration(class) => vec![("outcome", class.as_str().into())],
             Self::RequestTokens(kind) => vec![("type", (*kind).into())],
             Self::Requests { outcome, code, finish } => vec![
@@ -143,6 +175,10 @@ impl Child {
             Self::Tokens { kind, source } => vec![("type", (*kind).into()), ("source", (*source).into())],
             Self::Wasted(outcome) => vec![("outcome", outcome.as_str().into())],
             Self::Queue(part) => vec![("part", (*part).into())],
+            Self::Slo { slo, met } => vec![("slo", slo.as_str().into()), ("met", (*met).into())],
+            Self::SloExcluded { slo, reason } => {
+                vec![("slo", slo.as_str().into()), ("reason", (*reason).into())]
+            }
             Self::Partial(cause) | Self::Undecoded(cause) => vec![("cause", cause.as_str().into())],
         }
     }
@@ -151,8 +187,8 @@ impl Child {
     pub(super) fn buckets<'a>(&self, buckets: &'a Buckets) -> Option<&'a [f64]> {
         match self {
             Self::Duration(_) => Some(&buckets.duration),
-            // Waits are compared with the time to first token that they are a part of.
-            Self::Ttft | Self::Queue(_) => Some(&buckets.ttft),
+            // These are compared with the time to first token that they are a part of.
+            Self::Ttft | Self::Queue(_) | Self::ResponseStart | Self::RequestRead => Some(&buckets.ttft),
             Self::Tpot => Some(&buckets.tpot),
             Self::Chunk => Some(&buckets.chunk),
             Self::RequestTokens(_) => Some(&TOKEN_BUCKETS),
@@ -200,12 +236,19 @@ const REQUESTS: &str = "Finished requests by outcome (independent of the HTTP st
                         reason. A code is empty when no status was seen.";
 const STARTED: &str = "Requests that were recognised as LLM requests, by whether they ask for a stream. \
                        Counted when the request is complete, or answered before it is.";
-pub(super) const IN_FLIGHT: &str = "Requests that have started and not ended, by phase (receiving, waiting, \
-                                    generating).";
+pub(super) const IN_FLIGHT: &str = "Requests that have started and not ended, by phase: receiving (the request \
+                                    is still arriving), waiting (for the first token), generating, stalled (no \
+                                    token for longer than stall.minimum and than ten times the stream's median \
+                                    gap, although the client reads).";
 pub(super) const OLDEST: &str = "Seconds since the first byte of the oldest request in this phase; 0 when \
                                  there is none.";
 const DELIVERIES: &str = "Writes that carried at least one token-bearing event, counted as they happen. Not \
                           tokens: one write may carry several.";
+const STALLS: &str = "Times that a stream that had delivered a token then delivered none for longer than \
+                      stall.minimum and than ten times its median gap, while its client read. Counted as it \
+                      happens.";
+const CLIENT_STALLS: &str = "Times that the client of a stream took nothing for as long as would make a stall: \
+                             its socket was full. Counted when the request ends.";
 const TOKENS: &str = "Tokens by type (input, input_cached, output, output_reasoning: disjoint, so sums are \
                       true) and by where the count comes from (usage, usage_partial, engine, ids, estimated).";
 const WASTED: &str = "Output tokens generated for requests that did not end well, by outcome. Tokens of such \
@@ -213,6 +256,16 @@ const WASTED: &str = "Output tokens generated for requests that did not end well
 const QUEUE: &str = "Seconds spent waiting, by part: accept (listen backlog), socket (data lay unread), \
                      dispatch (at a gateway, until its upstream request), engine (as reported on the wire). \
                      Parts overlap; do not add them.";
+const SLO: &str = "Requests that were eligible for an objective of the configuration, by whether each of its bounds \
+                   was kept. Requests that failed at the server, were rejected, or that the client broke off \
+                   after a bound had passed, are not met.";
+const SLO_EXCLUDED: &str = "Requests that say nothing about an objective, by reason: partial (seen incompletely), \
+                            client_error, client_abort (before a bound had passed), not_measured (it bounds \
+                            nothing that the request has), end_not_seen.";
+const RESPONSE_START: &str = "Seconds from the first byte of the request read by the server to the first byte of \
+                              the status line written. Only with metrics.profile=full.";
+const REQUEST_READ: &str = "Seconds from the first byte of the request read by the server to its last: the \
+                            upload. Only with metrics.profile=full.";
 const PARTIAL: &str = "Requests that were seen incompletely, by cause. They are counted in \
                        llm_requests_total and left out of every latency histogram.";
 const UNDECODED: &str = "Bytes of finished connections that were not decoded: TLS outside observed libraries, \
@@ -235,6 +288,6 @@ mod tests {
         let buckets = Buckets::default();
         assert_eq!(Child::Ttft.cost(&buckets), 25);
         assert_eq!(Child::Deliveries.cost(&buckets), 1);
-        assert_eq!(Child::InFlight.cost(&buckets), 6);
+        assert_eq!(Child::InFlight.cost(&buckets), 8);
     }
 }

@@ -3,7 +3,8 @@
 //! A number that could be wrong is not exported as if it were right: an exchange that was seen in part enters
 //! no latency histogram, and its tokens count only if the server itself reported the final number.
 
-use crate::exchange::{Outcome, RequestRecord, TokenSource};
+use crate::config::MetricsProfile;
+use crate::exchange::{Judged, Outcome, RequestRecord, TokenSource};
 
 use super::child::{Child, Class};
 use super::labels::{self, Code};
@@ -67,7 +68,8 @@ pub(super) fn born() -> Changes<'static> {
 /// What the start of an exchange means.
 pub(super) fn started() -> Changes<'static> {
     let mut changes = born();
-    changes.extend([Child::Deliveries, Child::InFlight].map(|child| (child, Change::Add(0))));
+    let live = [Child::Deliveries, Child::Stalls, Child::InFlight];
+    changes.extend(live.map(|child| (child, Change::Add(0))));
     changes
 }
 
@@ -80,15 +82,25 @@ pub(super) fn requested(stream: bool) -> Changes<'static> {
     changes
 }
 
+/// What a request for a model means that these objectives are about.
+pub(super) fn promised<'a>(objectives: impl Iterator<Item = &'a str>) -> Changes<'static> {
+    let both = |name: &str| ["true", "false"].map(|met| Child::Slo { slo: name.to_owned(), met });
+    objectives.flat_map(both).map(|child| (child, Change::Add(0))).collect()
+}
+
 /// What the end of an exchange means, for the metrics that carry request labels.
-pub(super) fn finished(record: &RequestRecord) -> Changes<'_> {
+pub(super) fn finished(record: &RequestRecord, profile: MetricsProfile) -> Changes<'_> {
     let outcome = record.outcome.unwrap_or(Outcome::Unknown);
     let finish = labels::finish_reason(record.finish_reason.as_deref());
     let mut changes = born();
     changes.push((Child::Requests { outcome, code: Code::of(record.status), finish }, Change::Add(1)));
-    if record.is_complete() {
-        latencies(record, outcome, &mut changes);
+    if let Some(stalls) = record.client_stalls {
+        changes.push((Child::ClientStalls, Change::Add(stalls)));
     }
+    if record.is_complete() {
+        latencies(record, outcome, profile, &mut changes);
+    }
+    judged(record, &mut changes);
     tokens(record, outcome, &mut changes);
     changes
 }
@@ -99,9 +111,17 @@ pub(super) fn trust(record: &RequestRecord) -> Changes<'static> {
     record.partial.iter().map(|text| (cause(text), Change::Add(1))).collect()
 }
 
-fn latencies<'a>(record: &'a RequestRecord, outcome: Outcome, changes: &mut Changes<'a>) {
+fn latencies<'a>(
+    record: &'a RequestRecord,
+    outcome: Outcome,
+    profile: MetricsProfile,
+    changes: &mut Changes<'a>,
+) {
     let queue = &record.queue;
+    let full = |child| (profile == MetricsProfile::Full).then_some(child);
     let values = [
+        (full(Child::ResponseStart), record.ttfb),
+        (full(Child::RequestRead), record.clocks.request_end),
         (Class::of(outcome).map(Child::Duration), record.duration),
         (Some(Child::Ttft), record.ttft),
         (Some(Child::Tpot), record.tpot),
@@ -121,6 +141,19 @@ fn latencies<'a>(record: &'a RequestRecord, outcome: Outcome, changes: &mut Chan
     }
     if !record.gap_micros.is_empty() {
         changes.push((Child::Chunk, Change::ObserveMicros(&record.gap_micros)));
+    }
+}
+
+fn judged(record: &RequestRecord, changes: &mut Changes<'_>) {
+    let Judged { met, missed, excluded } = &record.slo;
+    for (names, is_met) in [(met, "true"), (missed, "false")] {
+        for name in names {
+            changes.extend(promised([name.as_str()].into_iter()));
+            changes.push((Child::Slo { slo: name.clone(), met: is_met }, Change::Add(1)));
+        }
+    }
+    for (name, reason) in excluded {
+        changes.push((Child::SloExcluded { slo: name.clone(), reason }, Change::Add(1)));
     }
 }
 
@@ -193,14 +226,14 @@ mod tests {
     #[test]
     fn a_partial_exchange_has_no_latency_and_only_reported_tokens() {
         let complete = record(Outcome::Ok, TokenSource::Estimated, &[]);
-        let changes = finished(&complete);
+        let changes = finished(&complete, MetricsProfile::Default);
         assert!(has(&changes, "gen_ai_server_time_to_first_token_seconds"));
         assert!(has(&changes, "llm_tokens_total"));
         assert!(!has(&changes, "llm_request_tokens"), "an estimate enters no histogram");
 
         for (source, counted) in [(TokenSource::Estimated, false), (TokenSource::Usage, true)] {
             let partial = record(Outcome::Ok, source, &["gap", "gap in text"]);
-            let changes = finished(&partial);
+            let changes = finished(&partial, MetricsProfile::Default);
             assert!(has(&changes, "llm_requests_total"));
             for metric in [
                 "gen_ai_server_request_duration_seconds",
@@ -220,7 +253,7 @@ mod tests {
     fn tokens_of_bad_ends_are_wasted_and_unseen_ends_have_no_duration() {
         for outcome in Outcome::ALL {
             let record = record(outcome, TokenSource::Usage, &[]);
-            let changes = finished(&record);
+            let changes = finished(&record, MetricsProfile::Default);
             assert_eq!(has(&changes, "llm_wasted_tokens_total"), WASTED.contains(&outcome), "{outcome:?}");
             let timed = has(&changes, "gen_ai_server_request_duration_seconds");
             assert_eq!(timed, outcome != Outcome::Unknown, "{outcome:?}");
@@ -232,6 +265,6 @@ mod tests {
         let mut record = record(Outcome::Ok, TokenSource::Usage, &[]);
         record.queue.engine = Some(f64::NAN);
         record.queue.socket = Some(-1.0);
-        assert!(!has(&finished(&record), "llm_queue_wait_seconds"));
+        assert!(!has(&finished(&record, MetricsProfile::Default), "llm_queue_wait_seconds"));
     }
 }

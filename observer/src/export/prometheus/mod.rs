@@ -7,7 +7,7 @@
 //!
 //! A series counts from 0, and the usual ends of requests are shown at 0 as soon as a set of labels is born,
 //! so that `rate()` sees their first step; see `meaning::USUAL` for what is left out. Series are bounded
-//! (`series`) and go when their container does ([`RequestMetrics::retain`]).
+//! (`series`) and go some time after their container did ([`RequestMetrics::expire`]).
 
 mod agent;
 mod child;
@@ -22,9 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::{IntCounter, Registry, TextEncoder};
 
-use crate::config::MetricsConfig;
+use crate::config::{MetricsConfig, MetricsProfile};
 use crate::enrich::{Identities, Identity};
-use crate::exchange::{ExchangeId, Observation, Operation, RequestRecord};
+use crate::exchange::{ExchangeId, Observation, Operation, Phase, RequestRecord};
+use crate::slo::Objective;
 use crate::telemetry::AgentStats;
 
 use child::Child;
@@ -55,6 +56,7 @@ struct Live {
     operation: Option<Operation>,
     place: Place,
     deliveries: Option<IntCounter>,
+    stalls: Option<IntCounter>,
 }
 
 /// The writing side: takes observations. Owned by one thread.
@@ -62,6 +64,8 @@ pub struct RequestMetrics {
     shared: Arc<Shared>,
     series: Series,
     live: HashMap<ExchangeId, Live>,
+    objectives: Vec<Objective>,
+    profile: MetricsProfile,
 }
 
 /// The reading side: renders scrapes. Cheap to clone, usable from any thread.
@@ -75,7 +79,10 @@ pub struct Scrape {
 /// # Errors
 ///
 /// When a definition is refused by the registry, which a configuration that was resolved cannot cause.
-pub fn exporter(config: &MetricsConfig) -> prometheus::Result<(RequestMetrics, Scrape)> {
+pub fn exporter(
+    config: &MetricsConfig,
+    objectives: &[Objective],
+) -> prometheus::Result<(RequestMetrics, Scrape)> {
     let registry = Registry::new();
     // These two are exported through the families of the agent, not by the registry.
     let dropped = IntCounter::new("dropped", "Values refused by the caps.")?;
@@ -89,7 +96,8 @@ pub fn exporter(config: &MetricsConfig) -> prometheus::Result<(RequestMetrics, S
         unmatched,
     });
     let scrape = Scrape { shared: Arc::clone(&shared) };
-    Ok((RequestMetrics { shared, series, live: HashMap::new() }, scrape))
+    let (objectives, profile) = (objectives.to_vec(), config.profile);
+    Ok((RequestMetrics { shared, series, live: HashMap::new(), objectives, profile }, scrape))
 }
 
 impl RequestMetrics {
@@ -102,10 +110,15 @@ impl RequestMetrics {
                 Some(_) => self.shared.dropped.inc(),
                 None => self.shared.unmatched.inc(),
             },
-            Observation::Phase { id, phase } if self.live.contains_key(id) => {
-                self.shared.in_flight().phase(*id, *phase);
-            }
-            Observation::Phase { .. } => self.shared.unmatched.inc(),
+            Observation::Phase { id, phase } => match self.live.get(id) {
+                Some(live) => {
+                    if *phase == Phase::Stalled {
+                        live.stalls.as_ref().unwrap_or(&self.shared.dropped).inc();
+                    }
+                    self.shared.in_flight().phase(*id, *phase);
+                }
+                None => self.shared.unmatched.inc(),
+            },
             Observation::Started { id, pid, time, operation } => {
                 self.started(*id, identities.of(*pid), *time, *operation);
             }
@@ -121,10 +134,11 @@ impl RequestMetrics {
         self.series.apply(identity, GroupKey::Trust, &changes);
     }
 
-    /// Removes the series of containers that `wanted` does not want any more. A container with exchanges in
-    /// flight stays until they have ended, so that their ends are counted.
-    pub fn retain(&mut self, wanted: impl FnMut(&Identity) -> bool) {
-        let gone = self.series.retain(wanted);
+    /// Removes the series of containers of which no process `lives` and has lived for a while, at this monotonic
+    /// time; to be called now and then. A container with exchanges in flight stays until they have ended, so
+    /// that their ends are counted.
+    pub fn expire(&mut self, now: u64, lives: impl FnMut(&Identity) -> bool) {
+        let gone = self.series.expire(now, lives);
         if !gone.is_empty() {
             self.shared.in_flight().forget(|values| gone.iter().any(|key| key.owns(values)));
         }
@@ -141,11 +155,12 @@ impl RequestMetrics {
         };
         let place = self.series.apply(identity, group, &meaning::started());
         let deliveries = self.series.counter(&place, &Child::Deliveries);
+        let stalls = self.series.counter(&place, &Child::Stalls);
         if self.series.has(&place, &Child::InFlight) {
             self.shared.in_flight().start(id, Arc::new(place.label_values()), time);
         }
         self.series.running(&place, true);
-        let live = Live { identity: Arc::clone(identity), operation, place, deliveries };
+        let live = Live { identity: Arc::clone(identity), operation, place, deliveries, stalls };
         if let Some(earlier) = self.live.insert(id, live) {
             self.series.running(&earlier.place, false);
         }
@@ -161,8 +176,12 @@ impl RequestMetrics {
             model: workload.model_label(model, None),
             role: workload.role,
         };
-        let place = self.series.apply(&live.identity, group, &meaning::requested(stream));
+        let about = self.objectives.iter().filter(|objective| objective.is_about(model));
+        let mut changes = meaning::requested(stream);
+        changes.extend(meaning::promised(about.map(|objective| objective.name.as_str())));
+        let place = self.series.apply(&live.identity, group, &changes);
         live.deliveries = self.series.counter(&place, &Child::Deliveries);
+        live.stalls = self.series.counter(&place, &Child::Stalls);
         self.series.running(&live.place, false);
         self.series.running(&place, true);
         if self.series.has(&place, &Child::InFlight) {
@@ -188,7 +207,7 @@ impl RequestMetrics {
             model: workload.model_label(record.model.as_deref(), record.status),
             role: record.role,
         };
-        self.series.apply(&identity, group, &meaning::finished(record));
+        self.series.apply(&identity, group, &meaning::finished(record, self.profile));
         let trust = meaning::trust(record);
         if !trust.is_empty() {
             self.series.apply(&identity, GroupKey::Trust, &trust);

@@ -22,6 +22,11 @@ use super::labels::{self, Code, OTHER};
 use super::meaning::{Change, Changes};
 use super::workload::{ENDS, GroupKey, Handle, Place, Workload, WorkloadKey};
 
+/// Nanoseconds that series outlive the last process of their container: 15 minutes. A server that is started
+/// again under the same name counts on, through a crash loop (whose back-off Kubernetes caps at 5 minutes) and
+/// the loading of a large model; and what it counted last is scraped.
+pub(super) const EXPIRY: u64 = 15 * 60 * 1_000_000_000;
+
 /// All series of request metrics.
 pub(super) struct Series {
     registry: Registry,
@@ -82,7 +87,6 @@ impl Series {
     ) -> Place {
         let usual_provider = self.workload(identity).provider.clone();
         let place = Place { workload: WorkloadKey::of(identity), group };
-        let below_reserve = |cap: usize, reserve: usize| cap - reserve.min(cap / 2);
         let total = below_reserve(self.total, self.reserve);
 
         let missing = self.missing(&place, changes);
@@ -128,17 +132,19 @@ impl Series {
         self.names.into_iter().chain(labels::REQUEST_NAMES).collect()
     }
 
-    /// Removes the series of containers that are not wanted any more and have nothing in flight.
-    pub(super) fn retain(&mut self, mut wanted: impl FnMut(&Identity) -> bool) -> Vec<WorkloadKey> {
+    /// Removes the series of containers that have been gone for long, at this monotonic time, and have nothing
+    /// in flight; of all that are gone, if others need the room.
+    pub(super) fn expire(&mut self, now: u64, mut lives: impl FnMut(&Identity) -> bool) -> Vec<WorkloadKey> {
         let overflow = WorkloadKey::overflow();
-        let gone: Vec<WorkloadKey> = self
-            .workloads
-            .iter()
-            .filter(|(key, workload)| {
-                **key != overflow && workload.running == 0 && !wanted(&workload.identity)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
+        let is_full = self.used + self.reserve > below_reserve(self.total, self.reserve);
+        let mut gone = Vec::new();
+        for (key, workload) in &mut self.workloads {
+            if *key == overflow || workload.running > 0 || lives(&workload.identity) {
+                workload.gone_since = None;
+            } else if now.saturating_sub(*workload.gone_since.get_or_insert(now)) >= EXPIRY || is_full {
+                gone.push(key.clone());
+            }
+        }
         for key in &gone {
             let Some(workload) = self.workloads.remove(key) else { continue };
             self.used -= workload.used;
@@ -225,6 +231,11 @@ impl Series {
     }
 }
 
+/// What may be used of a cap by what is not `other`.
+fn below_reserve(cap: usize, reserve: usize) -> usize {
+    cap - reserve.min(cap / 2)
+}
+
 fn make<'a>(
     registry: &Registry,
     buckets: &Buckets,
@@ -266,7 +277,7 @@ fn reserve(buckets: &Buckets) -> usize {
     histograms.iter().map(|child| child.cost(buckets)).sum::<usize>() + ENDS + 32
 }
 
-fn one_of_each() -> [Child; 14] {
+fn one_of_each() -> [Child; 20] {
     [
         Child::Duration(Class::Ok),
         Child::Ttft,
@@ -277,9 +288,15 @@ fn one_of_each() -> [Child; 14] {
         Child::Started(""),
         Child::InFlight,
         Child::Deliveries,
+        Child::Stalls,
+        Child::ClientStalls,
         Child::Tokens { kind: "", source: "" },
         Child::Wasted(Outcome::Ok),
         Child::Queue(""),
+        Child::Slo { slo: String::new(), met: "" },
+        Child::SloExcluded { slo: String::new(), reason: "" },
+        Child::ResponseStart,
+        Child::RequestRead,
         Child::Partial(String::new()),
         Child::Undecoded(String::new()),
     ]

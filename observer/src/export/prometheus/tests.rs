@@ -1,3 +1,5 @@
+mod budget;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -5,6 +7,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::config::{Buckets, LabelStyle};
 use crate::exchange::{Outcome, Phase, Queue, Role, TokenSource, Tokens};
+use crate::slo::Measure;
 use crate::telemetry::Probe;
 
 const SECOND: u64 = 1_000_000_000;
@@ -17,7 +20,7 @@ struct Bench {
 
 impl Bench {
     fn new(config: &MetricsConfig) -> Self {
-        let (metrics, scrape) = exporter(config).unwrap();
+        let (metrics, scrape) = exporter(config, &[]).unwrap();
         let mut identities = Identities::on_node("node-1");
         for pid in 1..=3 {
             identities.insert(pid, identity(pid));
@@ -321,25 +324,6 @@ fn series_of_a_container_never_pass_the_cap_and_no_request_is_lost() {
 }
 
 #[test]
-fn a_busy_node_stays_within_its_budget() {
-    let mut bench = Bench::new(&MetricsConfig::default());
-    let queue = Queue { accept: Some(0.1), socket: Some(0.1), dispatch: None, engine: Some(0.1) };
-    let ends = [Outcome::Ok, Outcome::ServerError, Outcome::AbortedByClient];
-    for pid in 1..=8 {
-        bench.identities.insert(pid, identity(pid));
-        for (n, outcome) in ends.into_iter().enumerate() {
-            let record = RequestRecord { outcome: Some(outcome), queue: queue.clone(), ..record(pid, "m") };
-            bench.exchange(pid * 10 + n as u32, record);
-        }
-    }
-    let text = bench.text();
-    assert!(text.len() <= 2_000_000, "{} bytes", text.len());
-    let of_one = |line: &&&str| line.contains("pod=\"llm-1\"") && line.contains("gen_ai_request_model=\"m\"");
-    let count = series(&text).iter().filter(of_one).count();
-    assert!((150..=300).contains(&count), "{count}");
-}
-
-#[test]
 fn series_of_all_containers_never_pass_the_cap() {
     let config = MetricsConfig { max_series: 2000, ..MetricsConfig::default() };
     let mut bench = Bench::new(&config);
@@ -383,23 +367,6 @@ fn made_up_codes_and_reasons_have_a_bound() {
 }
 
 #[test]
-fn series_go_with_their_container_and_come_back_from_zero() {
-    let mut bench = Bench::new(&small());
-    bench.exchange(0, record(1, "m"));
-    bench.exchange(1, record(2, "m"));
-    bench.start(2, 1, 0);
-    bench.metrics.retain(|identity| identity.pod == "llm-2");
-    assert_eq!(bench.sum("llm_requests_total", &["llm-1"]), 1, "one is still in flight");
-    bench.finish(2, record(1, "m"));
-    bench.metrics.retain(|identity| identity.pod == "llm-2");
-    let text = bench.text();
-    assert!(!text.contains("llm-1") && text.contains("llm-2"), "{text}");
-    assert_eq!(bench.metrics.series.used(), series(&text).len());
-    bench.exchange(3, record(1, "m"));
-    assert_eq!(bench.sum("llm_requests_total", &["llm-1"]), 1);
-}
-
-#[test]
 fn no_label_value_is_written_twice() {
     let (bench, stats) = one_of_everything();
     let text = bench.scrape.gather(0, &stats).unwrap();
@@ -433,4 +400,64 @@ fn a_gateway_keeps_its_role_for_the_next_start() {
     bench.start(1, 1, 0);
     bench.request(1, &record(1, "m"));
     assert_eq!(bench.sum("llm_requests_started_total", &["role=\"gateway\""]), 1);
+}
+
+#[test]
+fn objectives_are_there_at_zero_once_a_model_is_asked_for() {
+    let objective = |name: &str, models: &str| Objective {
+        name: name.to_owned(),
+        models: models.to_owned(),
+        bounds: vec![(Measure::Ttft, 0.2)],
+    };
+    let objectives = [objective("fast", "m*"), objective("others", "x*")];
+    let mut bench = Bench::new(&small());
+    bench.metrics.objectives = objectives.to_vec();
+    let count = |bench: &Bench, met: &str| bench.sum("llm_slo_requests_total", &["slo=\"fast\"", met]);
+    bench.exchange(0, record(1, "m"));
+    bench.start(1, 1, 0);
+    bench.request(1, &record(1, "m"));
+    assert_eq!((count(&bench, "met=\"true\""), count(&bench, "met=\"false\"")), (0, 0));
+    assert_eq!(
+        bench.text().matches("\nllm_slo_requests_total{").count(),
+        4,
+        "of the model, and before it was known"
+    );
+    for (n, ttft) in [(2, 0.1), (3, 0.1), (4, 0.3)] {
+        let mut judged = RequestRecord { ttft: Some(ttft), ..record(1, "m") };
+        judged.slo = crate::slo::judge(&objectives, &judged);
+        bench.exchange(n, judged);
+    }
+    let mut partial = RequestRecord { partial: vec!["lost".to_owned()], ..record(1, "m") };
+    partial.slo = crate::slo::judge(&objectives, &partial);
+    bench.exchange(5, partial);
+    assert_eq!((count(&bench, "met=\"true\""), count(&bench, "met=\"false\"")), (2, 1));
+    assert_eq!(bench.sum("llm_slo_excluded_requests_total", &["slo=\"fast\"", "reason=\"partial\""]), 1);
+    assert!(!bench.text().contains("slo=\"others\""));
+}
+
+#[test]
+fn the_full_profile_adds_two_histograms() {
+    for (profile, expected) in [(MetricsProfile::Default, 0), (MetricsProfile::Full, 1)] {
+        let mut bench = Bench::new(&MetricsConfig { profile, ..small() });
+        let mut record = RequestRecord { ttfb: Some(0.1), ..record(1, "m") };
+        record.clocks.request_end = Some(0.01);
+        bench.exchange(0, record);
+        for name in ["llm_response_start_seconds_count", "llm_request_read_seconds_count"] {
+            assert_eq!(bench.sum(name, &[]), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn stalls_are_counted_when_they_are_told() {
+    let mut bench = Bench::new(&small());
+    bench.start(0, 1, 0);
+    for phase in [Phase::Generating, Phase::Stalled, Phase::Generating, Phase::Stalled] {
+        bench.see(&Observation::Phase { id: id(0), phase });
+    }
+    assert_eq!(bench.sum("llm_stream_stalls_total", &[]), 2);
+    assert_eq!(bench.sum("llm_requests_in_flight", &["phase=\"stalled\""]), 1);
+    assert_eq!(bench.sum("llm_requests_oldest_age_seconds", &["phase=\"stalled\""]), 10);
+    bench.finish(0, RequestRecord { client_stalls: Some(3), ..record(1, "m") });
+    assert_eq!(bench.sum("llm_stream_client_stalls_total", &[]), 3);
 }

@@ -119,6 +119,8 @@ pub(super) struct Workload {
     pub(super) used: usize,
     /// Models for which a request was answered 2xx.
     models: HashSet<String>,
+    /// Since when it has had no process.
+    pub(super) gone_since: Option<u64>,
     /// Exchanges in flight whose series are here.
     pub(super) running: usize,
     /// As the last finished exchange showed it.
@@ -135,6 +137,7 @@ impl Workload {
             groups: HashMap::new(),
             used: 0,
             models: HashSet::new(),
+            gone_since: None,
             running: 0,
             provider,
             role: Role::default(),

@@ -1,0 +1,154 @@
+//! How many series there are, what a scrape of them costs, and when they go.
+
+use std::time::Duration;
+
+use super::{super::series::EXPIRY, *};
+use crate::capture::monotonic;
+
+/// A request with all that a busy server shows of one.
+fn busy(pid: u32, model: &str, operation: Operation, outcome: Outcome) -> RequestRecord {
+    RequestRecord {
+        operation: Some(operation),
+        outcome: Some(outcome),
+        client_stalls: Some(0),
+        queue: Queue { accept: Some(0.1), socket: Some(0.1), dispatch: None, engine: Some(0.1) },
+        ..record(pid, model)
+    }
+}
+
+const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::ServerError, Outcome::AbortedByClient];
+
+#[test]
+fn one_model_and_operation_of_a_pod_takes_at_most_300() {
+    let mut bench = Bench::new(&MetricsConfig { profile: MetricsProfile::Full, ..MetricsConfig::default() });
+    for (n, outcome) in OUTCOMES.into_iter().enumerate() {
+        let mut record = RequestRecord { ttfb: Some(0.1), ..busy(1, "m", Operation::Chat, outcome) };
+        record.clocks.request_end = Some(0.1);
+        bench.exchange(n as u32, record);
+    }
+    let text = bench.text();
+    let count = |text: &str| series(text).iter().filter(|line| line.contains("request_model=\"m\"")).count();
+    let full = count(&text);
+    let of_profile = ["llm_response_start_seconds", "llm_request_read_seconds"]
+        .map(|name| series(&text).iter().filter(|line| line.starts_with(name)).count());
+    println!(
+        "{} series, {} more with the full profile",
+        full - of_profile.iter().sum::<usize>(),
+        of_profile.iter().sum::<usize>()
+    );
+    assert!((150..=300).contains(&(full - of_profile.iter().sum::<usize>())), "{full}");
+    assert!(full <= 360, "{full}");
+}
+
+#[test]
+fn a_busy_node_stays_within_its_budget() {
+    let mut bench = Bench::new(&MetricsConfig::default());
+    let (mut n, mut expected) = (0, 0);
+    for pid in 1..=8 {
+        bench.identities.insert(pid, identity(pid));
+        for operation in [Operation::Chat, Operation::TextCompletion] {
+            for model in ["model-a", "model-b"] {
+                for outcome in OUTCOMES {
+                    bench.exchange(n, busy(pid, model, operation, outcome));
+                    n += 1;
+                    expected += 1;
+                }
+            }
+        }
+    }
+    let text = bench.text();
+    let fastest = (0..5)
+        .map(|_| {
+            let begin = monotonic();
+            assert_eq!(bench.text().len(), text.len());
+            Duration::from_nanos(monotonic() - begin)
+        })
+        .min()
+        .unwrap();
+    let of_one = series(&text).iter().filter(|line| line.contains("pod=\"llm-1\"")).count();
+    let moved = bench.sum("llm_requests_total", &["request_model=\"other\""]);
+    println!(
+        "8 pods x 2 models x 2 operations: {} series ({of_one} of one pod), {} bytes, {fastest:?} a scrape; \
+         {moved} of {expected} requests at model `other`",
+        series(&text).len(),
+        text.len()
+    );
+    assert_eq!(bench.sum("llm_requests_total", &[]), expected);
+    assert!(text.len() <= 2_000_000, "{} bytes", text.len());
+    assert!(of_one <= 1000, "{of_one}");
+    // What is not optimised takes longer, and says nothing about what is.
+    assert!(cfg!(debug_assertions) || fastest.as_millis() <= 50, "{fastest:?}");
+}
+
+/// Bytes of memory that this process holds.
+fn resident() -> u64 {
+    procfs::process::Process::myself().unwrap().statm().unwrap().resident * procfs::page_size()
+}
+
+#[test]
+fn a_client_that_makes_up_models_makes_few_series() {
+    for (status, outcome) in [(200, Outcome::Ok), (404, Outcome::ClientError)] {
+        let config = MetricsConfig::default();
+        let mut bench = Bench::new(&config);
+        let mut measured = (0, 0, 0);
+        for n in 0..100_000 {
+            let record = record(1, &format!("made-up-{n}"));
+            bench.exchange(n, RequestRecord { status: Some(status), outcome: Some(outcome), ..record });
+            if n == 10_000 {
+                measured = (bench.metrics.series.used(), bench.text().len(), resident());
+            }
+        }
+        let text = bench.text();
+        let grown = resident().saturating_sub(measured.2);
+        println!(
+            "{status}: {} series, {} bytes, {grown} bytes of memory more",
+            series(&text).len(),
+            text.len()
+        );
+        assert_eq!(bench.sum("llm_requests_total", &[]), 100_000);
+        assert!(series(&text).len() <= config.max_series_per_process, "{}", series(&text).len());
+        assert_eq!(measured.0, bench.metrics.series.used(), "no series since the first tenth");
+        assert!(text.len() < measured.1 + 2000, "only numbers grow");
+        assert!(grown < 4 << 20, "{grown} bytes since the first tenth");
+    }
+}
+
+#[test]
+fn series_outlive_their_container_for_a_while() {
+    let mut bench = Bench::new(&small());
+    bench.exchange(0, record(1, "m"));
+    bench.exchange(1, record(2, "m"));
+    let second_lives = |identity: &Identity| identity.pod == "llm-2";
+    bench.metrics.expire(SECOND, second_lives);
+    bench.metrics.expire(EXPIRY, second_lives);
+    bench.exchange(2, record(1, "m"));
+    assert_eq!(bench.sum("llm_requests_total", &["llm-1"]), 2, "started again, it counts on");
+
+    bench.metrics.expire(2 * EXPIRY, |_| true);
+    bench.start(3, 1, 0);
+    bench.metrics.expire(4 * EXPIRY, second_lives);
+    bench.metrics.expire(6 * EXPIRY, second_lives);
+    assert_eq!(bench.sum("llm_requests_total", &["llm-1"]), 2, "one is still in flight");
+    bench.finish(3, record(1, "m"));
+    bench.metrics.expire(8 * EXPIRY, second_lives);
+    assert_eq!(bench.sum("llm_requests_total", &["llm-1"]), 3, "gone for no time yet");
+    bench.metrics.expire(9 * EXPIRY, second_lives);
+    let text = bench.text();
+    assert!(!text.contains("llm-1") && text.contains("llm-2"), "{text}");
+    assert_eq!(bench.metrics.series.used(), series(&text).len());
+    bench.exchange(4, record(1, "m"));
+    assert_eq!(bench.sum("llm_requests_total", &["llm-1"]), 1, "from zero");
+}
+
+#[test]
+fn what_is_gone_makes_room_for_what_is_not() {
+    let mut bench = Bench::new(&MetricsConfig { max_series: 2000, ..small() });
+    for pid in 10..30 {
+        bench.identities.insert(pid, identity(pid));
+        bench.exchange(pid, record(pid, "m"));
+    }
+    assert!(bench.sum("llm_requests_total", &["pod=\"other\""]) > 0, "it is full");
+    bench.metrics.expire(SECOND, |_| false);
+    bench.exchange(30, record(29, "m"));
+    assert_eq!(bench.sum("llm_requests_total", &["llm-29"]), 1, "at once");
+}
