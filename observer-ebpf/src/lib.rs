@@ -12,8 +12,8 @@ pub use abi::{
     call,
     counter::{COUNTERS, Counter},
     layout::{
-        ABI_VERSION, Clock, Close, Data, Direction, Ended, Exec, Exit, Header, Kind, Listen, Oom, Open,
-        State, data_flags, errno, exit_flags, family,
+        ABI_VERSION, Clock, Close, Data, Direction, Ended, Exec, Exit, Header, Kind, Listen, NAMED, Oom,
+        Open, State, data_flags, errno, exit_flags, family, open_flags,
     },
     limits,
     parse::{Malformed, Record},

@@ -106,6 +106,8 @@ pub mod call_flags {
     pub const NO_DATA: u32 = 1;
     /// The call consumes without copying: `MSG_TRUNC`.
     pub const NO_COPY: u32 = 2;
+    /// The process connected this descriptor.
+    pub const OUTBOUND: u32 = 4;
 
     const MSG_PEEK: u64 = 0x02;
     const MSG_TRUNC: u64 = 0x20;
@@ -266,9 +268,9 @@ pub struct Side {
     pub epoch: u64,
     /// The verdict at that moment; 0 for none.
     pub verdict: u32,
-    /// A constant of [`scope`]; received side only.
+    /// A constant of [`scope`]; of the side that carries requests.
     pub scope: u32,
-    /// Turns whose first bytes were no HTTP request; received side only.
+    /// Turns whose first bytes were no HTTP request; of that side.
     pub mismatches: u32,
     /// 1 while nothing was taken since a write that took less than it was given; sent side only.
     pub blocked: u32,

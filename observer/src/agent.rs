@@ -133,6 +133,11 @@ fn statistics(capture: &Capture) -> AgentStats {
         decoded: stats.decoded,
         defects: capture.pipeline.defects().clone(),
         lost_bytes: stats.lost_bytes,
+        upstream: [
+            ("matched", stats.dispatch.matched),
+            ("ambiguous", stats.dispatch.ambiguous),
+            ("alone", stats.dispatch.alone),
+        ],
         evicted: stats.evicted,
         dropped: BTreeMap::from([
             ("malformed", capture.malformed),

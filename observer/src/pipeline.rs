@@ -7,13 +7,15 @@ use std::{
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
 };
 
-use observer_ebpf::{Clock, Data, Direction, Record, State, Verdict, errno, exit_flags};
+use observer_ebpf::{
+    Clock, Close, Data, Direction, NAMED, Record, State, Verdict, errno, exit_flags, open_flags,
+};
 
 use tracked::{Resume, Road, Tracked};
 
 use crate::{
     connection::{Connection, Holder},
-    exchange::{End, Observation, Undecoded},
+    exchange::{Dispatch, DispatchStats, End, Observation, Phase, Role, Undecoded, Upstream},
 };
 
 /// What the pipeline did with the records it was given: `received` is the sum of the others.
@@ -33,6 +35,8 @@ pub struct Stats {
     pub lost_bytes: u64,
     /// Bytes that came twice.
     pub repeated_bytes: u64,
+    /// What became of the requests that gateways sent.
+    pub dispatch: DispatchStats,
 }
 
 /// How much the core may remember.
@@ -69,6 +73,9 @@ pub struct Suspect {
 /// The core.
 pub struct Pipeline {
     connections: HashMap<u64, Tracked>,
+    /// Connections on which an observed process is the client.
+    upstreams: HashMap<u64, Upstream>,
+    dispatch: Dispatch,
     limits: Limits,
     /// Bytes of memory that all conversations hold.
     held: usize,
@@ -90,6 +97,8 @@ impl Pipeline {
     pub fn new(limits: Limits) -> Self {
         Self {
             connections: HashMap::new(),
+            upstreams: HashMap::new(),
+            dispatch: Dispatch::default(),
             limits,
             held: 0,
             clock: None,
@@ -114,7 +123,23 @@ impl Pipeline {
     pub fn handle_record(&mut self, record: &Record<'_>) {
         self.stats.received += 1;
         let taken = match record {
+            Record::Open(open) if open.flags & open_flags::OUTBOUND != 0 => self.open_upstream(open),
             Record::Open(open) => self.open(open),
+            Record::Data(data, payload) if self.upstreams.contains_key(&data.connection) => {
+                self.sent_upstream(data, payload);
+                true
+            }
+            Record::Close(Close { connection, .. }) if self.upstreams.remove(connection).is_some() => {
+                self.ended.push_back(*connection);
+                true
+            }
+            Record::State(state) if self.upstreams.contains_key(&state.connection) => {
+                if state.new == State::CLOSE && self.upstreams.remove(&state.connection).is_some() {
+                    self.ended.push_back(state.connection);
+                }
+                true
+            }
+            Record::Ended(ended) if self.upstreams.contains_key(&ended.connection) => true,
             Record::Data(data, payload) => self.data(data, payload),
             Record::Close(close) => self.with(close.connection, close.header.time, |tracked, road| {
                 tracked.reach(close.received, close.sent, close.header.time, road);
@@ -159,6 +184,52 @@ impl Pipeline {
         self.stats.decoded += u64::from(taken);
     }
 
+    /// A process is the client of this connection, whatever it was taken for before.
+    fn open_upstream(&mut self, open: &observer_ebpf::Open) -> bool {
+        if self.connections.contains_key(&open.connection) {
+            self.remove(open.connection, open.header.time, End::Dropped);
+            // It lives on.
+            self.ended.pop_back();
+        }
+        if self.connections.len() + self.upstreams.len() >= self.limits.connections {
+            self.stats.dropped_table_full += 1;
+            return false;
+        }
+        self.upstreams.entry(open.connection).or_insert_with(|| Upstream::new(open.header.tgid));
+        true
+    }
+
+    fn sent_upstream(&mut self, data: &Data, payload: &[u8]) {
+        let Some(upstream) = self.upstreams.get_mut(&data.connection) else { return };
+        let tgid = data.header.tgid;
+        let Self { dispatch, connections, verdicts, .. } = self;
+        upstream.take(data, payload, &mut |request| {
+            let Some((id, wait)) = dispatch.sent(tgid, &request) else { return };
+            if let Some(cause) = connections.get_mut(&id.connection) {
+                cause.conversation.dispatched(id.sequence, wait);
+            }
+        });
+        if let Some(verdict) = upstream.poll_verdict() {
+            verdicts.push_back((data.connection, verdict));
+        }
+    }
+
+    /// What was told from the observation with this index on: who may cause requests, and whose role is known.
+    fn relate(&mut self, from: usize, tgid: u32) {
+        for observation in self.observations.range_mut(from..) {
+            match observation {
+                Observation::Phase { id, phase: Phase::Generating } => self.dispatch.answered(tgid, *id),
+                Observation::Finished { id, record } => {
+                    self.dispatch.finished(tgid, *id);
+                    if self.dispatch.is_gateway(tgid) {
+                        record.role = Role::Gateway;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn open(&mut self, open: &observer_ebpf::Open) -> bool {
         if let Some(tracked) = self.connections.get_mut(&open.connection) {
             tracked.connection.hold(Holder { tgid: open.header.tgid, fd: open.fd });
@@ -169,7 +240,7 @@ impl Pipeline {
     }
 
     fn track(&mut self, connection: Connection) -> bool {
-        if self.connections.len() >= self.limits.connections {
+        if self.connections.len() + self.upstreams.len() >= self.limits.connections {
             self.stats.dropped_table_full += 1;
             return false;
         }
@@ -178,7 +249,7 @@ impl Pipeline {
     }
 
     fn data(&mut self, data: &Data, payload: &[u8]) -> bool {
-        if !self.connections.contains_key(&data.connection) {
+        if !self.connections.contains_key(&data.connection) && data.connection & NAMED == 0 {
             // Its opening was lost, or it was forgotten: join at the next message.
             let mut connection = Connection::unseen(data.connection, data.header.tgid);
             connection.hold(Holder { tgid: data.header.tgid, fd: data.fd });
@@ -205,6 +276,7 @@ impl Pipeline {
             self.ended.push_back(id);
             return true;
         };
+        let told = self.observations.len();
         let mut road = Road {
             clock: self.clock,
             stalls_after: self.stalls_after,
@@ -212,6 +284,10 @@ impl Pipeline {
             stats: &mut self.stats,
         };
         let end = take(tracked, &mut road);
+        let tgid = tracked.connection.tgid;
+        while let Some(asked) = tracked.conversation.poll_asked() {
+            self.dispatch.received(tgid, asked.id, asked.time, asked.keys);
+        }
         if !tracked.is_due
             && let Some(deadline) = tracked.conversation.deadline()
         {
@@ -229,6 +305,7 @@ impl Pipeline {
         }
         let held = tracked.conversation.held();
         self.held = self.held - std::mem::replace(&mut tracked.held, held) + held;
+        self.relate(told, tgid);
         if let Some((time, end)) = end {
             self.remove(id, time, end);
         } else if self.held > self.limits.bytes {
@@ -242,6 +319,7 @@ impl Pipeline {
     fn remove(&mut self, id: u64, time: u64, end: End) {
         let Some(mut tracked) = self.connections.remove(&id) else { return };
         self.held -= tracked.held;
+        let told = self.observations.len();
         let mut road = Road {
             clock: self.clock,
             stalls_after: self.stalls_after,
@@ -249,6 +327,7 @@ impl Pipeline {
             stats: &mut self.stats,
         };
         tracked.end(time, end, &mut road);
+        self.relate(told, tracked.connection.tgid);
         while let Some(defect) = tracked.conversation.poll_defect() {
             *self.defects.entry(defect).or_default() += 1;
         }
@@ -274,6 +353,15 @@ impl Pipeline {
         for id in over {
             self.remove(id, time, End::Exited);
         }
+        self.dispatch.process_gone(tgid);
+        let Self { upstreams, ended, .. } = self;
+        upstreams.retain(|id, upstream| {
+            let is_gone = upstream.tgid == tgid;
+            if is_gone {
+                ended.push_back(*id);
+            }
+            !is_gone
+        });
     }
 
     /// Something happened that may have touched every open exchange: none of them is trusted.
@@ -338,7 +426,7 @@ impl Pipeline {
 
     /// What became of the records.
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats { dispatch: self.dispatch.stats, ..self.stats }
     }
 
     /// Connections by state.

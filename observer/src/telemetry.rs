@@ -23,6 +23,8 @@ pub struct AgentStats {
     pub defects: BTreeMap<&'static str, u64>,
     /// Connections that were given up because all together held too much memory.
     pub evicted: u64,
+    /// LLM requests that observed processes sent, by what is known of the request that caused each.
+    pub upstream: [(&'static str, u64); 3],
     /// Connections that are followed now, by state.
     pub connections: BTreeMap<&'static str, u64>,
     /// The probes.

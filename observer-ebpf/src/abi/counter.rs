@@ -20,8 +20,7 @@ pub enum Counter {
     TableFull = 5,
     /// Calls of watched processes whose entry was not seen; their bytes are gaps.
     Unpaired = 6,
-    /// Accepted descriptors whose socket could not be identified when they were read: not TCP, or the probe
-    /// that tells was skipped.
+    /// Accepted descriptors that were taken for something else than TCP until the probe that tells was no longer skipped.
     Unresolved = 7,
     /// Payload bytes that could not be read from user memory; they are holes.
     FaultBytes = 8,

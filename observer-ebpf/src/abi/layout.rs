@@ -85,7 +85,7 @@ pub mod family {
 pub struct Data {
     /// Time is the call's entry for sent bytes, its return for received ones.
     pub header: Header,
-    /// The connection: its socket cookie.
+    /// The connection: its socket cookie, or an id with [`NAMED`] set.
     pub connection: u64,
     /// Position of the first byte in its direction.
     pub position: u64,
@@ -106,13 +106,24 @@ pub struct Data {
     pub _pad: u16,
 }
 
-/// A descriptor of a process was bound to a socket at the first read that delivered data through it.
+/// Bits of [`Open::flags`].
+pub mod open_flags {
+    /// The process connected it: it sends requests here and receives responses.
+    pub const OUTBOUND: u8 = 1;
+}
+
+/// Set in the id of a connection that the kernel side named itself: one that is no TCP socket, or whose first
+/// request was sent before anything was received.
+pub const NAMED: u64 = 1 << 63;
+
+/// A descriptor of a process was bound to a connection: at the first read that delivered data through it, or, of one
+/// that the process connected, at the first write of an HTTP request.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Open {
     /// Common start.
     pub header: Header,
-    /// Socket cookie.
+    /// Socket cookie, or an id with [`NAMED`] set.
     pub connection: u64,
     /// When TCP became ESTABLISHED; 0 if that was not seen.
     pub connected: u64,
@@ -126,8 +137,10 @@ pub struct Open {
     pub local_port: u16,
     /// Remote port.
     pub remote_port: u16,
+    /// Bits of [`open_flags`].
+    pub flags: u8,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: [u8; 5],
     /// Local address; an IPv4 address stands in the first four bytes.
     pub local: [u8; 16],
     /// Remote address, likewise.

@@ -150,6 +150,7 @@ impl<'a> Record<'a> {
                 family: f.u16(),
                 local_port: f.u16(),
                 remote_port: f.u16(),
+                flags: f.u8(),
                 _pad: f.take(),
                 local: f.take(),
                 remote: f.take(),

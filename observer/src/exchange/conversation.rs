@@ -15,6 +15,7 @@ use tell::{deliver, finish, requested};
 use super::{
     context::{Context, End, Undecoded},
     flow::Flow,
+    keys::Keys,
     observation::{ExchangeId, Observation},
     one::Exchange,
     pairing::{Pairing, loses_framing},
@@ -47,8 +48,17 @@ pub struct Conversation {
     response_began: Option<u64>,
     interim: bool,
     in_response: bool,
+    /// Requests that became complete and were not asked for yet.
+    asked: VecDeque<Asked>,
     /// Defects of HTTP messages that were not counted yet, of whatever exchange.
     defects: Vec<Defect>,
+}
+
+/// A request that became complete.
+pub(crate) struct Asked {
+    pub(crate) id: ExchangeId,
+    pub(crate) time: u64,
+    pub(crate) keys: Keys,
 }
 
 impl Conversation {
@@ -66,6 +76,7 @@ impl Conversation {
             response_began: None,
             interim: false,
             in_response: false,
+            asked: VecDeque::new(),
             defects: Vec::new(),
         }
     }
@@ -73,6 +84,18 @@ impl Conversation {
     /// A verdict that the kernel side should be told, once.
     pub fn poll_verdict(&mut self) -> Option<Verdict> {
         self.scope.poll_verdict()
+    }
+
+    /// A request that became complete, which may cause others.
+    pub(crate) fn poll_asked(&mut self) -> Option<Asked> {
+        self.asked.pop_front()
+    }
+
+    /// An exchange caused a request so many nanoseconds after its own was complete.
+    pub(crate) fn dispatched(&mut self, sequence: u32, wait: u64) {
+        if let Some(exchange) = self.open.iter_mut().find(|exchange| exchange.id.sequence == sequence) {
+            exchange.dispatch = Some(wait);
+        }
     }
 
     /// Defects of HTTP messages that were met since the last call.
@@ -163,6 +186,12 @@ impl Conversation {
                         from = at;
                         deliver(exchange, out, |exchange, sink| exchange.request_over(time, sink));
                         requested(exchange, out);
+                        if exchange.started
+                            && let Some(keys) = exchange.keys()
+                        {
+                            let id = exchange.id;
+                            self.asked.push_back(Asked { id, time, keys });
+                        }
                     }
                     self.receiving = None;
                 }

@@ -6,8 +6,10 @@
 mod content;
 mod context;
 mod conversation;
+mod dispatch;
 mod flow;
 mod judged;
+mod keys;
 mod observation;
 mod one;
 mod outcome;
@@ -15,11 +17,16 @@ mod pairing;
 mod record;
 mod summary;
 mod tokens;
+mod upstream;
 
 pub use context::{Context, End, Undecoded};
 pub use conversation::Conversation;
+pub(crate) use dispatch::Dispatch;
+pub use dispatch::DispatchStats;
 pub use judged::Judged;
 pub use observation::{ExchangeId, Observation};
 pub use record::{Clocks, Gaps, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
+
+pub(crate) use upstream::Upstream;
 
 pub use crate::llm::Operation;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     content::{Content, Told},
     flow::Flow,
+    keys::{Digest, Keys},
     observation::ExchangeId,
     outcome::Evidence,
     record::Phase,
@@ -50,6 +51,7 @@ pub(super) struct Exchange {
     pub(super) llm: Option<(&'static dyn Dialect, Operation)>,
     pub(super) request: Request,
     request_content: Scanner,
+    digest: Digest,
     pub(super) request_bytes: u64,
     pub(super) response_head: Option<Box<ResponseHead>>,
     content: Option<Content>,
@@ -67,6 +69,8 @@ pub(super) struct Exchange {
     pub(super) fingerprint: Option<String>,
     pub(super) provider: Option<&'static str>,
     pub(super) queue: Option<f64>,
+    /// Nanoseconds until the request that it caused was sent upstream.
+    pub(super) dispatch: Option<u64>,
     /// Bytes of the request's content were not captured.
     pub(super) request_holed: bool,
     /// Bytes of the response's content were not captured.
@@ -91,6 +95,7 @@ impl Exchange {
             llm: None,
             request: Request::default(),
             request_content: Scanner::new(),
+            digest: Digest::default(),
             request_bytes: 0,
             response_head: None,
             content: None,
@@ -108,6 +113,7 @@ impl Exchange {
             fingerprint: None,
             provider: None,
             queue: None,
+            dispatch: None,
             request_holed: false,
             response_holed: false,
             evidence: Evidence::default(),
@@ -144,8 +150,11 @@ impl Exchange {
 
     pub(super) fn request_body(&mut self, bytes: &[u8]) {
         if let Some((dialect, _)) = self.llm {
-            let request = &mut self.request;
-            self.request_content.push(bytes, &mut |field| dialect.request(&field, request));
+            let (request, digest) = (&mut self.request, &mut self.digest);
+            self.request_content.push(bytes, &mut |field| {
+                digest.add(&field);
+                dialect.request(&field, request);
+            });
         }
     }
 
@@ -157,13 +166,22 @@ impl Exchange {
     pub(super) fn request_over(&mut self, time: u64, sink: &mut dyn FnMut(Progress)) {
         self.times.request_end = Some(time);
         if let Some((dialect, _)) = self.llm {
-            let request = &mut self.request;
-            self.request_content.finish(&mut |field| dialect.request(&field, request));
+            let (request, digest) = (&mut self.request, &mut self.digest);
+            self.request_content.finish(&mut |field| {
+                digest.add(&field);
+                dialect.request(&field, request);
+            });
         }
         // A server may answer before it has read all of the request.
         if self.phase == Phase::Receiving {
             self.enter(Phase::Waiting, sink);
         }
+    }
+
+    /// What tells which request it causes, once its own is complete.
+    pub(super) fn keys(&self) -> Option<Keys> {
+        let head = self.request_head.as_ref()?;
+        Some(Keys::new(&head.fields, self.digest.finish().filter(|_| !self.request_holed)))
     }
 
     pub(super) fn enter(&mut self, phase: Phase, sink: &mut dyn FnMut(Progress)) {

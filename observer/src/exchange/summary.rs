@@ -2,6 +2,7 @@
 
 use super::{
     context::Context,
+    keys::trace_id,
     one::Exchange,
     outcome,
     record::{Clocks, Gaps, Queue, RequestRecord, Role},
@@ -100,7 +101,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
                 .map(seconds)
                 .map(round),
             socket: times.arrived.and_then(|arrived| start.checked_sub(arrived)).map(seconds).map(round),
-            dispatch: None,
+            dispatch: exchange.dispatch.map(seconds).map(round),
             engine: exchange.queue,
         },
         partial: exchange.partial.iter().map(ToString::to_string).collect(),
@@ -124,13 +125,6 @@ fn round(seconds: f64) -> f64 {
     (seconds * 1e9).round() / 1e9
 }
 
-/// Trace id of a W3C `traceparent`: version, 32 hex digits, parent id, flags.
-fn trace_id(traceparent: &str) -> Option<String> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0'))
-        .then(|| id.to_ascii_lowercase())
-}
-
 /// Nearest-rank quantiles of the gaps that were kept.
 fn gaps(micros: &[u32], count: u64) -> Gaps {
     let mut sorted = micros.to_vec();
@@ -151,13 +145,5 @@ mod tests {
         let quantiles = gaps(&[4000, 1000, 3000, 2000], 4);
         assert_eq!((quantiles.p50, quantiles.p99, quantiles.max), (0.002, 0.004, 0.004));
         assert_eq!(gaps(&[], 0), Gaps::default());
-    }
-
-    #[test]
-    fn trace_ids_are_checked() {
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")).as_deref(), Some(id));
-        assert_eq!(trace_id("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
-        assert_eq!(trace_id("nonsense"), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Which socket a descriptor is, from its first read to its close.
 
-use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, Open, errno, watch};
+use observer_ebpf::{Close, Counter, Direction, Ended, Header, Kind, NAMED, Open, errno, open_flags, watch};
 
 use crate::{
     emit::{self, count},
-    maps::{Binding, CONNECTIONS, Connection, FDS, READERS, Reader, SOCKETS, Scratch},
+    maps::{Binding, CONNECTIONS, Connection, FDS, READERS, Reader, SOCKETS, Scratch, binding_flags},
     scope::{self, descriptor, watched},
 };
 
@@ -95,37 +95,32 @@ pub fn duplicated(from: i32, returned: i64) {
             connection,
             accepted,
             fd: to,
+            flags: if flags & binding_flags::OUTBOUND != 0 { open_flags::OUTBOUND } else { 0 },
             ..Open::default()
         });
     }
 }
 
-/// Binds the descriptor to the socket that this read delivered from, and says so.
+/// A name for a connection whose socket does not tell one: never that of another one, nor a cookie.
 #[inline(always)]
-pub fn open(tgid: u32, tid: u32, s: &mut Scratch, time: u64) {
-    let connection = s.call.cookie;
+pub fn named(id: u64, time: u64) -> u64 {
+    // Two threads at the same nanosecond differ in their ids; the time comes round after two and a half hours.
+    NAMED | (time & 0x7ff_ffff_ffff) << 20 | id & 0xf_ffff
+}
+
+/// Binds the call's descriptor to a connection, and says so. `flags` are those of the binding.
+#[inline(always)]
+pub fn open(tgid: u32, tid: u32, s: &Scratch, connection: u64, time: u64, flags: u32) -> bool {
     // Data that another process already read keeps its state: EEXIST is fine.
     if CONNECTIONS.get_ptr(connection).is_none()
         && CONNECTIONS.insert(connection, Connection::NEW, 1).is_err()
     {
         count(Counter::TableFull, 1);
+        return false;
     }
-    // An address that a closed socket left behind belongs to whoever reads there now.
-    let known = match READERS.get_ptr(s.call.socket) {
-        // SAFETY: points into a map value.
-        Some(reader) => unsafe { (*reader).connection == connection },
-        None => false,
-    };
-    if !known && READERS.insert(s.call.socket, Reader { connection, reads: 0 }, 0).is_err() {
-        count(Counter::TableFull, 1);
-    }
-    bind(tgid, s.call.fd, connection, s.call.socket, s.call.accepted, 0);
-    let connected = match SOCKETS.get_ptr(s.call.socket) {
-        // SAFETY: points into a map value.
-        Some(socket) => unsafe { (*socket).connected },
-        None => 0,
-    };
-    emit::lifecycle(&Open {
+    let Scratch { call, .. } = s;
+    bind(tgid, call.fd, connection, call.socket, call.accepted, flags);
+    let mut opened = Open {
         header: Header {
             kind: Kind::Open as u32,
             length: core::mem::size_of::<Open>() as u32,
@@ -134,16 +129,34 @@ pub fn open(tgid: u32, tid: u32, s: &mut Scratch, time: u64) {
             tid,
         },
         connection,
-        connected,
-        accepted: s.call.accepted,
-        fd: s.call.fd,
-        family: s.call.family,
-        local_port: s.call.local_port,
-        remote_port: s.call.remote_port,
-        _pad: [0; 6],
-        local: s.call.local,
-        remote: s.call.remote,
-    });
+        accepted: call.accepted,
+        fd: call.fd,
+        flags: if flags & binding_flags::OUTBOUND != 0 { open_flags::OUTBOUND } else { 0 },
+        ..Open::default()
+    };
+    if call.cookie == connection {
+        // An address that a closed socket left behind belongs to whoever reads there now.
+        let known = match READERS.get_ptr(call.socket) {
+            // SAFETY: points into a map value.
+            Some(reader) => unsafe { (*reader).connection == connection },
+            None => false,
+        };
+        if !known && READERS.insert(call.socket, Reader { connection, reads: 0 }, 0).is_err() {
+            count(Counter::TableFull, 1);
+        }
+        opened.connected = match SOCKETS.get_ptr(call.socket) {
+            // SAFETY: points into a map value.
+            Some(socket) => unsafe { (*socket).connected },
+            None => 0,
+        };
+        opened.family = call.family;
+        opened.local_port = call.local_port;
+        opened.remote_port = call.remote_port;
+        opened.local = call.local;
+        opened.remote = call.remote;
+    }
+    emit::lifecycle(&opened);
+    true
 }
 
 /// When the oldest data of this read arrived; 0 if not known. Counts the read.

@@ -64,13 +64,15 @@ fn moving(
     message_flags: u64,
 ) {
     let tgid = (id >> 32) as u32;
+    let mut outbound = 0;
     let (connection, socket, accepted) = match binding(tgid, fd, byte) {
         Some(binding) => {
             // SAFETY: points into a map value.
             let binding = unsafe { &*binding };
-            if binding.flags & (binding_flags::OUTBOUND | binding_flags::NOT_HTTP) != 0 {
+            if binding.flags & binding_flags::NOT_HTTP != 0 {
                 return;
             }
+            outbound = if binding.flags & binding_flags::OUTBOUND != 0 { call_flags::OUTBOUND } else { 0 };
             (binding.connection, binding.socket, binding.accepted)
         }
         // A read may tell which socket this is; a write cannot.
@@ -79,8 +81,8 @@ fn moving(
     };
     // A write's time is its entry, a read's its exit.
     let (time, ticks, flags) = match direction {
-        Direction::Received => (0, 0, call_flags::of(message_flags)),
-        Direction::Sent => (now(), ticks(), 0),
+        Direction::Received => (0, 0, outbound | call_flags::of(message_flags)),
+        Direction::Sent => (now(), ticks(), outbound),
     };
     let Some(call) = STASH.get_ptr_mut(id) else {
         let call = Call {

@@ -1,10 +1,10 @@
 //! Exits: whose bytes a call moved, and how many of them are copied.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
-use observer_ebpf::{Counter, Data, Direction, Header, Kind, data_flags, errno};
+use observer_ebpf::{Counter, Data, Direction, Header, Kind, NAMED, data_flags, errno};
 
 use super::{
-    descriptors::{arrival, bind, blocked, duplicated, ended, open},
+    descriptors::{arrival, bind, blocked, duplicated, ended, named, open, unbind},
     now, regs,
     sampling::{self, Moved},
     tail_call, ticks,
@@ -13,8 +13,8 @@ use crate::{
     copy,
     emit::count,
     maps::{
-        CONNECTIONS, EXIT, FDS, SCRATCH, STASH, STEPS, Scratch, binding_flags, call_flags, scope as protocol,
-        shape, step,
+        CONNECTIONS, EXIT, FDS, SCRATCH, STASH, STEPS, Scratch, Side, binding_flags, call_flags,
+        scope as protocol, shape, step,
     },
     registers::{Arguments, number, returning, returning_arguments},
     scope::{self, binding, descriptor, watched},
@@ -212,13 +212,14 @@ fn has_data(s: &Scratch, direction: Direction, returned: i64) -> bool {
     if returned > 0 {
         return true;
     }
-    if s.call.connection != 0 && s.call.flags & call_flags::NO_DATA == 0 {
-        // A buffer of no bytes is filled at once; a message's length is not at hand.
-        let asked = s.call.shape == shape::MESSAGE || s.call.count > 0;
-        let at_end = returned == 0 && direction as u8 == Direction::Received as u8 && asked;
-        if at_end || returned == -ECONNRESET || returned == -EPIPE || returned == -ETIMEDOUT {
-            ended(s.call.connection, direction, -returned);
-        }
+    if s.call.connection == 0 || s.call.flags & call_flags::NO_DATA != 0 {
+        return false;
+    }
+    let received = direction as u8 == Direction::Received as u8;
+    // A buffer of no bytes is filled at once; a message's length is not at hand.
+    let at_end = returned == 0 && received && (s.call.shape == shape::MESSAGE || s.call.count > 0);
+    if at_end || returned == -ECONNRESET || returned == -EPIPE || returned == -ETIMEDOUT {
+        ended(s.call.connection, direction, -returned);
     }
     false
 }
@@ -236,19 +237,29 @@ fn received(id: u64, s: &mut Scratch, returned: i64) -> bool {
         return false;
     }
     let (tgid, tid) = ((id >> 32) as u32, id as u32);
+    if s.call.flags & call_flags::OUTBOUND != 0 {
+        answered(tgid, s, returned);
+        return false;
+    }
     let time = now();
     if s.call.cookie == 0 {
         if s.call.connection == 0 {
-            // Told once. What comes next may begin anywhere: it is treated as of a connection joined midway.
-            if s.call.accepted != 0 {
-                count(Counter::Unresolved, 1);
-                bind(tgid, s.call.fd, 0, 0, 0, 0);
+            if s.call.accepted == 0 {
+                return false;
             }
-            return false;
+            // Accepted, and no TCP: a Unix socket.
+            s.call.connection = named(id, time);
+            if !open(tgid, tid, s, s.call.connection, time, 0) {
+                return false;
+            }
         }
         s.call.cookie = s.call.connection;
     } else if s.call.cookie != s.call.connection {
-        open(tgid, tid, s, time);
+        if s.call.connection & NAMED != 0 {
+            count(Counter::Unresolved, 1);
+            unbind(tgid, s.call.fd);
+        }
+        open(tgid, tid, s, s.call.cookie, time, 0);
     }
     if s.call.flags & call_flags::NO_DATA != 0 {
         return false;
@@ -288,9 +299,30 @@ fn received(id: u64, s: &mut Scratch, returned: i64) -> bool {
     true
 }
 
+/// Bytes were read where the process is the client. Nobody wants them; they tell that its next write is a request.
+#[inline(always)]
+fn answered(tgid: u32, s: &mut Scratch, returned: i64) {
+    if s.call.flags & call_flags::NO_DATA != 0 {
+        return;
+    }
+    let Some(sides) = CONNECTIONS.get_ptr_mut(s.call.connection) else {
+        // Whoever connects and is spoken to first speaks no HTTP.
+        return bind(tgid, s.call.fd, 0, 0, 0, binding_flags::OUTBOUND | binding_flags::NOT_HTTP);
+    };
+    let bytes = moved(s, returned);
+    // SAFETY: points into a map value; readers of one socket take turns.
+    unsafe {
+        (*sides).received.calls += 1;
+        (*sides).received.position += bytes;
+    }
+}
+
 /// Bytes were written. Decides how many are copied; true if records are to be made.
 #[inline(always)]
 fn sent(id: u64, s: &mut Scratch, returned: i64) -> bool {
+    if s.call.flags & call_flags::OUTBOUND != 0 {
+        return asked(id, s, returned);
+    }
     let connection = s.call.connection;
     let full = returned == -i64::from(errno::EAGAIN);
     if connection == 0 || !full && !has_data(s, Direction::Sent, returned) {
@@ -329,13 +361,67 @@ fn sent(id: u64, s: &mut Scratch, returned: i64) -> bool {
             blocked(connection, s.call.time);
         }
     }
-    if s.call.shape >= shape::MESSAGES {
-        sampling::nothing(s, bytes);
-    }
-    sampling::copied(s, side, bytes);
-    let (time, returned) = (s.call.time, if lasted(s) { now() } else { 0 });
-    record(s, id, connection, Direction::Sent, &moved, time, returned);
+    let returned = if lasted(s) { now() } else { 0 };
+    written(id, s, side, connection, &moved, returned);
     true
+}
+
+/// Bytes were written where the process is the client: a request, if anything is known of it.
+#[inline(always)]
+fn asked(id: u64, s: &mut Scratch, returned: i64) -> bool {
+    if returned <= 0 {
+        return false;
+    }
+    let bytes = moved(s, returned);
+    copy::begin(s);
+    let (first, available) = copy::first_word(s, bytes);
+    let is_request = scope::is_request(first, available);
+    if s.call.connection == 0 {
+        // Whoever says something else first goes on with that.
+        if !is_request {
+            let flags = binding_flags::OUTBOUND | binding_flags::NOT_HTTP;
+            bind((id >> 32) as u32, s.call.fd, 0, 0, 0, flags);
+            return false;
+        }
+        s.call.connection = named(id, s.call.time);
+        if !client(id, s) {
+            return false;
+        }
+    }
+    let connection = s.call.connection;
+    let Some(sides) = CONNECTIONS.get_ptr_mut(connection) else { return false };
+    // SAFETY: points into a map value; writers of one socket take turns.
+    let (side, received_calls) =
+        unsafe { (&mut (*sides).sent, core::ptr::read_volatile(&raw const (*sides).received.calls)) };
+    let moved = sampling::advance(side, received_calls, bytes);
+    // A connection from before the probes is told when it sends its next request.
+    let from_before = side.scope == protocol::UNKNOWN && connection & NAMED == 0;
+    if from_before && !(is_request && moved.turned && client(id, s)) {
+        return false;
+    }
+    if !sampling::request(s, side, connection, &moved, first, available) {
+        return false;
+    }
+    written(id, s, side, connection, &moved, 0);
+    true
+}
+
+/// Begins the record of a write.
+#[inline(always)]
+fn written(id: u64, s: &mut Scratch, side: &mut Side, connection: u64, moved: &Moved, returned: u64) {
+    if s.call.shape >= shape::MESSAGES {
+        sampling::nothing(s, moved.bytes);
+    }
+    sampling::copied(s, side, moved.bytes);
+    let time = s.call.time;
+    record(s, id, connection, Direction::Sent, moved, time, returned);
+}
+
+/// Says that a connection is one where the process is the client.
+#[inline(always)]
+fn client(id: u64, s: &mut Scratch) -> bool {
+    let (tgid, tid) = ((id >> 32) as u32, id as u32);
+    open(tgid, tid, s, s.call.connection, s.call.time, binding_flags::OUTBOUND)
 }
 
 /// Whether a call took so long that it must have waited: the clock's ticks tell, which cost a load.

@@ -27,6 +27,9 @@ const DEFECTS: &str =
     "Defects of HTTP messages on the wire, whether or not the exchange was one with an LLM.";
 const EVICTED: &str =
     "Connections that were given up because all of them together held more memory than limits.bytes.";
+const UPSTREAM: &str = "\
+    LLM requests that observed processes sent to another server, by what is known of the request that caused each \
+    (matched: its dispatch wait is measured; ambiguous: several may have; alone: none that is open can have).";
 const CONNECTIONS: &str = "Connections that are followed now, by state.";
 const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
 const MISSED: &str = "Runs of a probe that the kernel says it skipped.";
@@ -72,6 +75,12 @@ pub(super) fn families(
     holes.with_label_values(&["fault"]).inc_by(kernel(Counter::FaultBytes));
     holes.with_label_values(&["opaque"]).inc_by(kernel(Counter::OpaqueBytes));
     families.extend(holes.collect());
+
+    let upstream = IntCounterVec::new(Opts::new("observer_upstream_requests_total", UPSTREAM), &["cause"])?;
+    for (cause, count) in stats.upstream {
+        upstream.with_label_values(&[cause]).inc_by(count);
+    }
+    families.extend(upstream.collect());
 
     let lost = IntCounterVec::new(Opts::new("observer_lost_bytes_total", LOST), &[])?;
     lost.with_label_values::<&str>(&[]).inc_by(stats.lost_bytes);

@@ -160,6 +160,7 @@ fn one_of_everything() -> (Bench, AgentStats) {
         decoded: 7,
         dropped: BTreeMap::from([("malformed", 2)]),
         connections: BTreeMap::from([("llm", 3), ("ignored", 1)]),
+        upstream: [("matched", 6), ("ambiguous", 1), ("alone", 2)],
         probes: vec![
             Probe { name: "raw_tp/sys_enter".to_owned(), attached: true, missed: 5 },
             Probe { name: "sk_data_ready".to_owned(), attached: false, missed: 0 },
