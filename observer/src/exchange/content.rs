@@ -79,7 +79,8 @@ impl Content {
             Ok(coding) => (coding, None),
             Err(defect) => (None, Some(defect)),
         };
-        let streams = request.stream == Some(true) && (200..300).contains(&head.status);
+        let succeeds = (200..300).contains(&head.status);
+        let streams = request.stream == Some(true) && succeeds;
         let media_type = head.fields.content_type().map(str::to_ascii_lowercase);
         let framing = match media_type.as_deref() {
             _ if defect.is_some() => Framing::Other,
@@ -91,11 +92,11 @@ impl Content {
             Some("application/json") if streams && dialect.is_some_and(Dialect::streams_arrays) => {
                 Framing::Elements(ArrayDecoder::new(), Scanner::new())
             }
-            None => Framing::Document(Scanner::new(), Box::default()),
+            None if succeeds => Framing::Document(Scanner::new(), Box::default()),
             Some(media_type) if media_type == "application/json" || media_type.ends_with("+json") => {
                 Framing::Document(Scanner::new(), Box::default())
             }
-            Some(_) => Framing::Other,
+            _ => Framing::Other,
         };
         (Self { coding, framing }, defect)
     }

@@ -212,8 +212,8 @@ mod tests {
             (r#"{"a":"","b":null,"c":[true,{}]}"#, r#"{"a":"","b":null,"c":[true,{}]}"#),
             // Names that a tool or a user gave are theirs, whatever they are.
             (
-                r#"{"type":"tool_use","input":{"type":"QZ","id":17,"a":[{"code":"QZ"}]},"id":"c"}"#,
-                r#"{"type":"tool_use","input":{"type":"xx","id":11,"a":[{"code":"xx"}]},"id":"c"}"#,
+                r#"{"type":"tool_use","input":{"type":"QZ","n":17,"a":[{"code":"QZ"}]},"id":"c"}"#,
+                r#"{"type":"tool_use","input":{"type":"xx","n":11,"a":[{"code":"xx"}]},"id":"c"}"#,
             ),
             (
                 r#"{"incomplete_details":{"reason":"max","x":"QZ"},"reason":"QZ"}"#,
