@@ -3,8 +3,10 @@
 //! In: a list of numbers, drawn by `proptest`, from which every choice is taken in turn; when they run out,
 //! the simplest choice is made, so that shrinking the list shrinks the sequence. Out: a [`Script`].
 
+mod api;
 mod connection;
 mod content;
+mod dialects;
 mod expected;
 mod message;
 mod wire;

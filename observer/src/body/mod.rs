@@ -1,11 +1,12 @@
-//! What is inside message content, by framing only: event streams, lines of JSON, JSON.
+//! What is inside message content, by coding and framing only: event streams, lines of JSON, JSON.
 //!
 //! In: content bytes of one message in order, with explicit gaps. Out: items, through a closure. Nothing in
 //! here fails and nothing knows what the items mean; that is for the dialects.
 
+pub mod array;
+pub mod coding;
 mod holed;
 pub mod json;
-
 pub mod ndjson;
 pub mod sse;
 
@@ -17,6 +18,12 @@ pub enum Defect {
     Hole,
     /// An item was larger than the limit; only its start and its end were kept.
     TooLarge,
+    /// Coded content does not follow its coding; what follows is not decoded.
+    CodingMalformed,
+    /// Content is coded in a way that is not known, or in several; it is not decoded.
+    CodingUnknown,
+    /// Coded content stands for more than is decoded of it; what follows is not decoded.
+    ContentTooLarge,
 }
 
 impl Defect {
@@ -25,6 +32,9 @@ impl Defect {
         match self {
             Self::Hole => "body_hole",
             Self::TooLarge => "body_item_too_large",
+            Self::CodingMalformed => "content_coding_malformed",
+            Self::CodingUnknown => "content_coding_unknown",
+            Self::ContentTooLarge => "content_too_large",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod response;
 mod scope;
+mod strangers;
 mod tell;
 
 use std::collections::VecDeque;
@@ -193,6 +194,7 @@ impl Conversation {
                             self.asked.push_back(Asked { id, time, keys });
                         }
                     }
+                    restart |= self.asked_for_no_stream();
                     self.receiving = None;
                 }
                 Part::Defect(defect) => self.request_defect(defect),
@@ -234,29 +236,21 @@ impl Conversation {
         head: Box<RequestHead>,
         out: &mut dyn FnMut(Observation),
     ) -> bool {
-        let llm = llm::classify(&head.method, &head.path);
-        if llm.is_some() {
+        let mut llm = llm::classify(&head.method, &head.path);
+        let is_known = llm.is_some();
+        if is_known {
             self.decide(State::Observed);
-        } else if self.scope.is_stranger(&head.path) {
-            // On an ignored connection the response to this one does not come either.
-            self.decide(State::Ignored);
-            // Whole messages will be missing: join again at the next one that comes.
-            self.responses = ResponseDecoder::adopt();
-            self.open.clear();
-            self.receiving = None;
+        } else if !self.scope.is_ignored() {
+            llm = llm::candidate(&head.method, head.fields.content_type());
+        }
+        if llm.is_none() && self.stranger(&head) {
             return true;
         }
         if let Some(exchange) = self.receiving() {
-            exchange.llm = llm;
-            exchange.request_head = Some(head);
-            if let Some((_, operation)) = llm {
+            exchange.request_head(head, llm);
+            if is_known {
                 exchange.started = true;
-                out(Observation::Started {
-                    id: exchange.id,
-                    pid: context.tgid,
-                    time: exchange.times.request_start,
-                    operation: Some(operation),
-                });
+                out(strangers::started(exchange, context));
             }
         }
         false

@@ -16,7 +16,9 @@ pub(super) struct Evidence {
     pub(super) ended_by_close: bool,
     /// The stream's own terminator came, or the whole of a plain document.
     pub(super) terminated: bool,
-    /// A plain document broke off, and not for want of bytes that were not captured.
+    /// The stream has no terminator of its own: its framing's end is its end.
+    pub(super) unmarked: bool,
+    /// A plain document, or an event of a stream, broke off, and not for want of bytes that were not captured.
     pub(super) broke_off: bool,
     /// An error object was in the body.
     pub(super) error: bool,
@@ -37,6 +39,7 @@ pub(super) fn judge(evidence: &Evidence) -> Outcome {
         framing_ended,
         ended_by_close,
         terminated,
+        unmarked,
         broke_off,
         error,
         abort,
@@ -70,6 +73,7 @@ pub(super) fn judge(evidence: &Evidence) -> Outcome {
         Some(_) if terminated => Outcome::Ok,
         Some(_) if !framing_ended => cut(),
         Some(_) if streamed && lost => Outcome::Unknown,
+        Some(_) if unmarked && !broke_off => Outcome::Ok,
         Some(_) if streamed => Outcome::Unterminated,
         Some(_) => Outcome::Ok,
     }
@@ -93,6 +97,9 @@ mod tests {
             (Evidence { framing_ended: false, client_gone: true, ..whole }, Outcome::Ok),
             (Evidence { terminated: false, ..whole }, Outcome::Unterminated),
             (Evidence { terminated: false, lost: true, ..whole }, Outcome::Unknown),
+            (Evidence { terminated: false, unmarked: true, ..whole }, Outcome::Ok),
+            (Evidence { terminated: false, unmarked: true, broke_off: true, ..whole }, Outcome::Unterminated),
+            (Evidence { terminated: false, unmarked: true, lost: true, ..whole }, Outcome::Unknown),
             (Evidence { error: true, ..whole }, Outcome::StreamError),
             (Evidence { error: true, streamed: false, ..whole }, Outcome::ServerError),
             (Evidence { abort: true, ..whole }, Outcome::AbortedByServer),

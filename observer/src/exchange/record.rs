@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::judged::Judged;
-use crate::llm::Operation;
+use crate::llm::{Operation, Timings};
 
 /// How an exchange ended, independent of its HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -213,7 +213,7 @@ pub struct Tokens {
     /// Generated reasoning tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_reasoning: Option<u64>,
-    /// Where the counts come from.
+    /// Where the counts come from; the weaker source, should there be two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<TokenSource>,
 }
@@ -316,6 +316,9 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// Answered without a single token: no text, no reasoning, no call of a tool.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub empty: bool,
     /// Why generation ended, in the engine's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
@@ -358,6 +361,9 @@ pub struct RequestRecord {
     pub tokens: Tokens,
     /// Waiting, by part.
     pub queue: Queue,
+    /// What the engine reports of its own work.
+    #[serde(skip_serializing_if = "Timings::is_empty")]
+    pub timings: Timings,
     /// Objectives that were judged; not known to the core, like the owner.
     #[serde(skip_serializing_if = "Judged::is_empty")]
     pub slo: Judged,

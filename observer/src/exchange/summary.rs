@@ -5,9 +5,9 @@ use super::{
     keys::trace_id,
     one::Exchange,
     outcome,
-    record::{Clocks, Gaps, Queue, RequestRecord, Role},
+    record::{Clocks, Gaps, Outcome, Queue, RequestRecord, Role},
 };
-use crate::llm;
+use crate::llm::{self, Timings};
 
 /// Nanoseconds to seconds.
 fn seconds(nanos: u64) -> f64 {
@@ -26,14 +26,16 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
     let first = exchange.id.sequence == 0;
     let accepted = context.accepted.filter(|_| first);
     let connected = context.connected.filter(|_| first);
-    let tokens = exchange.counts.best(exchange.evidence.terminated);
+    let outcome = outcome::judge(&exchange.evidence);
+    let tokens = exchange.counts.best(exchange.evidence.terminated || outcome == Outcome::Ok);
     let since = |from: u64, to: u64| round(seconds(to.saturating_sub(from)));
     let choices = exchange.request.choices.unwrap_or(1).max(1);
 
     let tpot = (|| {
         let (first, last) = (times.first_token?, times.last_token?);
         let n = tokens.output_total()?.checked_sub(exchange.counts.in_first())?;
-        (streamed && exchange.choices() == Some(1) && n >= 1).then(|| since(first, last) / n as f64)
+        let is_single = exchange.choices() == Some(1) && !exchange.counts.has_several_choices();
+        (streamed && is_single && n >= 1).then(|| since(first, last) / n as f64)
     })();
     let field = |head: Option<&crate::http::Fields>, name: &str| {
         head.and_then(|fields| fields.text(name)).map(|text| text.chars().take(256).collect::<String>())
@@ -47,6 +49,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
             response_fields.into_iter().flat_map(|fields| fields.iter().map(|(name, _)| name)),
         )
     });
+    let empty = outcome == Outcome::Ok && exchange.is_empty();
     RequestRecord {
         id: exchange.id.to_string(),
         request_id: field(request_fields, "x-request-id").or_else(|| field(response_fields, "x-request-id")),
@@ -65,7 +68,8 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         choices,
         max_tokens: exchange.request.max_tokens,
         status: exchange.evidence.status,
-        outcome: Some(outcome::judge(&exchange.evidence)),
+        outcome: Some(outcome),
+        empty,
         finish_reason: exchange.finish_reason,
         error_type: exchange.error,
         request_bytes: exchange.request_bytes,
@@ -102,7 +106,12 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
                 .map(round),
             socket: times.arrived.and_then(|arrived| start.checked_sub(arrived)).map(seconds).map(round),
             dispatch: exchange.dispatch.map(seconds).map(round),
-            engine: exchange.queue,
+            engine: exchange.timings.queue.map(round),
+        },
+        timings: Timings {
+            prefill: exchange.timings.prefill.map(round),
+            decode: exchange.timings.decode.map(round),
+            ..exchange.timings
         },
         partial: exchange.partial.iter().map(ToString::to_string).collect(),
         defects: exchange.defects.iter().map(ToString::to_string).collect(),

@@ -1,7 +1,12 @@
 //! Token counts: what each source said, and the best of them at the end.
 
+use std::collections::BTreeMap;
+
 use super::record::{TokenSource, Tokens};
 use crate::llm::{Facts, Usage};
+
+/// Choices of one response that are told apart; tokens of those beyond count as one choice's.
+const CHOICES: usize = 256;
 
 /// Counts by source while a response goes on.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +17,10 @@ pub(super) struct Counts {
     /// An event told why generation ended.
     finished: bool,
     engine: Usage,
+    /// What the engine said last of each choice's output: it counts them one by one.
+    engine_output: BTreeMap<u32, u64>,
+    /// The highest number of a choice that was met.
+    last_choice: u32,
     ids: u64,
     /// Events that bore tokens.
     pub(super) events: u64,
@@ -20,27 +29,53 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Takes in one event, or one plain response.
-    pub(super) fn add(&mut self, facts: &Facts) {
-        let bears = facts.bears_token();
+    /// Takes in one event; true if it bears a token that none before it bore.
+    pub(super) fn add(&mut self, facts: &Facts) -> bool {
+        let bears = facts.bears_token() && self.is_new(facts);
         if bears {
             self.events += 1;
             if self.events == 1 {
-                self.first =
-                    if facts.ids() > 0 { Some(facts.ids()) } else { facts.usage.output.filter(|n| *n > 0) };
+                let told = [Some(facts.ids()), facts.usage.output, facts.engine.output];
+                self.first = told.into_iter().flatten().find(|count| *count > 0);
             }
         }
         self.finished |= facts.finish_reason.is_some();
         if facts.usage.is_some() {
-            self.usage = facts.usage;
+            self.usage.update(&facts.usage);
             self.usage_is_latest = true;
         } else if bears {
             self.usage_is_latest = false;
         }
-        if facts.engine.is_some() {
-            self.engine = facts.engine;
-        }
+        self.note_engine(facts);
         self.ids += facts.ids();
+        bears
+    }
+
+    /// Whether a stream whose events repeat what came before has come further.
+    fn is_new(&self, facts: &Facts) -> bool {
+        facts.cumulative.is_none_or(|count| count > self.of_choice(facts.index))
+    }
+
+    fn of_choice(&self, index: u32) -> u64 {
+        self.engine_output.get(&index).copied().unwrap_or(0)
+    }
+
+    fn note_engine(&mut self, facts: &Facts) {
+        self.last_choice = self.last_choice.max(facts.index);
+        if facts.engine.is_some() {
+            self.engine.update(&facts.engine);
+            let known = self.engine_output.contains_key(&facts.index);
+            if let Some(output) = facts.engine.output
+                && (known || self.engine_output.len() < CHOICES)
+            {
+                self.engine_output.insert(facts.index, output);
+            }
+        }
+    }
+
+    /// Takes in what the head of the response tells.
+    pub(super) fn add_head(&mut self, facts: &Facts) {
+        self.note_engine(facts);
     }
 
     /// A plain response is one document: its usage is final, and what it bears was not an event.
@@ -48,8 +83,13 @@ impl Counts {
         self.usage = facts.usage;
         self.usage_is_latest = true;
         self.finished = true;
-        self.engine = facts.engine;
+        self.note_engine(facts);
         self.ids = facts.ids();
+    }
+
+    /// Whether there were tokens of more than one choice, whatever was asked for.
+    pub(super) fn has_several_choices(&self) -> bool {
+        self.last_choice > 0
     }
 
     /// Tokens in the first token-bearing event; one if it did not tell.
@@ -59,33 +99,55 @@ impl Counts {
 
     /// The best source's counts; `terminated` if the stream came to its end.
     pub(super) fn best(&self, terminated: bool) -> Tokens {
-        if self.usage.is_some() {
+        let mut tokens = if self.usage.is_some() {
             // Continuous usage rides on every event: it is final once generation ended.
             let is_final = self.usage_is_latest && (self.finished || terminated);
-            let source = if is_final { TokenSource::Usage } else { TokenSource::UsagePartial };
-            return disjoint(self.usage, source);
-        }
-        if self.engine.is_some() {
-            return disjoint(self.engine, TokenSource::Engine);
-        }
-        let counted =
-            |output, source| Tokens { output: Some(output), source: Some(source), ..Tokens::default() };
-        if self.ids > 0 {
-            counted(self.ids, TokenSource::Ids)
-        } else if self.events > 0 {
-            counted(self.events, TokenSource::Estimated)
+            disjoint(&self.usage, if is_final { TokenSource::Usage } else { TokenSource::UsagePartial })
+        } else if self.engine.is_some() {
+            self.engine_tokens()
         } else {
             Tokens::default()
+        };
+        // A stream that broke off may have told its input alone. The source is then that of the weaker count.
+        if tokens.output_total().is_none() {
+            let engine = self.engine_tokens();
+            let counted = [
+                (engine.output_total().unwrap_or(0), TokenSource::Engine),
+                (self.ids, TokenSource::Ids),
+                (self.events, TokenSource::Estimated),
+            ];
+            if let Some((output, source)) = counted.into_iter().find(|(count, _)| *count > 0) {
+                (tokens.output, tokens.source) = (Some(output), Some(source));
+            }
         }
+        tokens
+    }
+
+    /// What the engine counted, choice by choice. Whether choices share a prompt is not known.
+    fn engine_tokens(&self) -> Tokens {
+        if !self.engine.is_some() {
+            return Tokens::default();
+        }
+        let mut engine = self.engine;
+        if !self.engine_output.is_empty() {
+            engine.output =
+                Some(self.engine_output.values().fold(0, |sum, count| sum.saturating_add(*count)));
+        }
+        if self.has_several_choices() {
+            engine = Usage { output: engine.output, output_reasoning: None, ..Usage::default() };
+        }
+        disjoint(&engine, TokenSource::Engine)
     }
 }
 
-/// APIs report totals with their parts beside them; ours are disjoint.
-fn disjoint(usage: Usage, source: TokenSource) -> Tokens {
+/// APIs report totals with their parts beside them, or parts; ours are parts.
+fn disjoint(usage: &Usage, source: TokenSource) -> Tokens {
     let rest =
         |total: Option<u64>, part: Option<u64>| total.map(|total| total.saturating_sub(part.unwrap_or(0)));
+    let processed =
+        usage.input_uncached.map(|uncached| uncached.saturating_add(usage.input_written.unwrap_or(0)));
     Tokens {
-        input: rest(usage.input, usage.input_cached),
+        input: processed.or_else(|| rest(usage.input, usage.input_cached)),
         input_cached: usage.input_cached,
         output: rest(usage.output, usage.output_reasoning),
         output_reasoning: usage.output_reasoning,
@@ -136,6 +198,41 @@ mod tests {
         assert_eq!(counts.in_first(), 2);
         counts.add(&event(true, Some(4), true));
         assert_eq!(counts.best(false).source, Some(TokenSource::Usage));
+    }
+
+    #[test]
+    fn repeated_tokens_are_counted_once_for_each_choice() {
+        let mut counts = Counts::default();
+        let mut told = |index, total| {
+            let engine = Usage { input: Some(9), output: Some(total), ..Usage::default() };
+            counts.add(&Facts { answer: true, cumulative: Some(total), index, engine, ..Facts::default() })
+        };
+        assert_eq!([told(0, 2), told(1, 1), told(0, 2), told(1, 3)], [true, true, false, true]);
+        let tokens = counts.best(true);
+        assert_eq!((tokens.input, tokens.output, counts.events), (None, Some(5), 3));
+        assert!(counts.has_several_choices());
+    }
+
+    #[test]
+    fn parts_beside_parts_are_not_taken_off() {
+        let usage = Usage {
+            input_uncached: Some(5),
+            input_written: Some(20),
+            input_cached: Some(100),
+            ..Usage::default()
+        };
+        let mut counts = Counts::default();
+        counts.add(&Facts { usage, ..Facts::default() });
+        counts.add(&event(true, None, false));
+        // Nothing but the input was told before it broke off.
+        let tokens = counts.best(false);
+        assert_eq!((tokens.input, tokens.input_cached, tokens.output), (Some(25), Some(100), Some(1)));
+        assert_eq!(tokens.source, Some(TokenSource::Estimated));
+        let output = Usage { output: Some(7), ..Usage::default() };
+        counts.add(&Facts { usage: output, finish_reason: Some("end_turn".into()), ..Facts::default() });
+        let tokens = counts.best(true);
+        assert_eq!((tokens.input_total(), tokens.output), (Some(125), Some(7)));
+        assert_eq!(tokens.source, Some(TokenSource::Usage));
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Upstream {
                     let decided = if llm::classify(&head.method, &head.path).is_some() {
                         Some(Verdict::Observe)
                     } else {
-                        (!*observed && !llm::is_beside(&head.path)).then_some(Verdict::Ignore)
+                        (!*observed && !llm::is_beside(&head.method, &head.path)).then_some(Verdict::Ignore)
                     };
                     *observed |= decided == Some(Verdict::Observe);
                     *verdict = decided.or(*verdict);

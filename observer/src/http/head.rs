@@ -107,6 +107,11 @@ impl Fields {
         self.list("transfer-encoding").last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"))
     }
 
+    /// The codings of the content, in the order in which they were applied, without `identity`.
+    pub fn content_codings(&self) -> impl Iterator<Item = &[u8]> {
+        self.list("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+    }
+
     /// True if the sender of a request waits for 100 (Continue) before it sends the body.
     pub fn expect_continue(&self) -> bool {
         self.list("expect").any(|member| member.eq_ignore_ascii_case(b"100-continue"))

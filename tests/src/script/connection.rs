@@ -6,7 +6,8 @@ use observer_ebpf::{
 
 use super::{
     Choices, FIRST_TGID, Owned,
-    content::{self, Ask, Content},
+    api::Ask,
+    content::{self, Content},
     expected::{Ending, Expected, Moved, Written, expect},
     message::{Bytes, Framing},
 };
@@ -153,9 +154,9 @@ impl Builder<'_, '_> {
         let at = self.positions[0] + to.bytes.len() as u64;
         let name = format!("r-{:x}-{}", self.id, self.names);
         self.names += 1;
-        let model = self.choices.pick(&["m", "org/model-7b", "llama"]).to_owned();
+        let mut model = self.choices.pick(&["m", "org/model-7b", "llama"]).to_owned();
         let id = format!("X-Request-Id: {name}");
-        let mut ask = Ask { chat: true, stream: false, choices: 1 };
+        let mut ask = Ask::default();
         let kind = self.choices.below(8);
         if kind >= 6 {
             let first = if kind == 6 { "GET /v1/models HTTP/1.1" } else { "HEAD /health HTTP/1.1" };
@@ -173,21 +174,11 @@ impl Builder<'_, '_> {
                 expects: false,
             };
         }
-        ask.chat = kind != 5;
-        ask.stream = kind < 3 || self.choices.one_in(2);
-        ask.choices = if self.choices.one_in(5) { 2 } else { 1 };
-        let n = match (ask.choices, self.choices.below(2)) {
-            (1, 0) => String::new(),
-            (n, _) => format!(r#","n":{n}"#),
-        };
-        let prompt = "Say \\\"hi\\\" wörld. ".repeat(1 + self.choices.pick(&[0, 3, 200]));
-        let stream = if ask.stream { r#","stream":true"# } else { "" };
-        let text = if ask.chat {
-            format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"{prompt}"}}]{stream}{n}}}"#)
-        } else {
-            format!(r#"{{"model":"{model}","prompt":"{prompt}","max_tokens":9{stream}{n}}}"#)
-        };
-        let path = if ask.chat { "/v1/chat/completions" } else { "/v1/completions?user=a" };
+        ask = Ask::any(kind, self.choices);
+        if ask.api.is_path_model() {
+            model = model.replace('/', "-");
+        }
+        let (path, text) = ask.request(&model, self.choices);
         let framing = self.choices.pick(&[Framing::Length, Framing::Length, Framing::Chunked]);
         let expects = alone && self.choices.one_in(6);
         let mut fields = vec!["host: a:8000", &id, "Content-Type: application/json"];
@@ -226,27 +217,25 @@ impl Builder<'_, '_> {
         } else {
             Content { bytes: br#"{"object":"list","data":[{"id":"m"}]}"#.to_vec(), ..Content::default() }
         };
-        let framings = if is_last && !head_only {
+        // Whether a close cut a stream off that says nothing of its end, nobody knows.
+        let framings = if is_last && !head_only && !(streamed && ask.api.is_unmarked()) {
             &[Framing::Chunked, Framing::Length, Framing::Chunked, Framing::Close][..]
         } else {
             &[Framing::Chunked, Framing::Length]
         };
         let framing = if head_only { Framing::Length } else { self.choices.pick(framings) };
-        let media = if streamed {
-            "Content-Type: text/event-stream; charset=utf-8"
-        } else {
-            "content-type: application/json"
-        };
-        to.head(
-            &format!("HTTP/1.1 {status} X Y"),
-            &["server: uvicorn", media],
-            Some((framing, content.bytes.len())),
-        );
+        let media = if streamed { ask.api.media_type() } else { "content-type: application/json" };
+        let mut fields = vec!["server: uvicorn", media];
+        fields.extend(content.fields.iter().map(String::as_str));
+        to.head(&format!("HTTP/1.1 {status} X Y"), &fields, Some((framing, content.bytes.len())));
         let response_head = self.positions[1] + to.bytes.len() as u64;
         let mut facts = if head_only { Vec::new() } else { to.body(&content, framing, self.choices) };
         to.breaks.push(to.bytes.len());
         for fact in &mut facts {
             fact.at += self.positions[1] as usize;
+            if fact.kind == content::Kind::Head {
+                fact.at = response_head as usize - 1;
+            }
         }
         if llm {
             self.exchanges.push(Written {

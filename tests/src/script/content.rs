@@ -1,13 +1,17 @@
-//! Contents of responses as LLM servers write them, with what each part of them tells and where.
+//! Contents of responses as servers of OpenAI's APIs write them, with what each part of them tells and where.
 
 use std::fmt::Write as _;
 
 use observer::llm::Usage;
 
-use super::Choices;
+use super::{
+    Choices,
+    api::{Api, Ask},
+    dialects,
+};
 
 /// What is told once the content byte at `at` has been written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fact {
     /// Offset in the content.
     pub(super) at: usize,
@@ -17,8 +21,12 @@ pub(super) struct Fact {
     pub(super) usage: Usage,
     pub(super) engine: Usage,
     pub(super) ids: u64,
+    /// Choice that it is about.
+    pub(super) index: u32,
     pub(super) finish: Option<&'static str>,
     pub(super) error: Option<&'static str>,
+    /// It says that its choice, or the stream of one, is over.
+    pub(super) over: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +40,17 @@ pub(super) enum Kind {
     Finish,
     /// The end of a plain document.
     Document,
+    /// The head of the response.
+    Head,
 }
 
 impl Fact {
+    /// An event that bears a token.
     pub(super) fn bears(&self) -> bool {
+        self.kind == Kind::Event && self.has_text()
+    }
+
+    pub(super) fn has_text(&self) -> bool {
         self.answer || self.reasoning
     }
 }
@@ -47,31 +62,26 @@ pub(super) struct Content {
     /// Ends of events.
     pub(super) breaks: Vec<usize>,
     pub(super) facts: Vec<Fact>,
+    /// Fields of the head that belong to it.
+    pub(super) fields: Vec<String>,
 }
 
-/// What the request asks for, as far as the response depends on it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
-    pub(super) chat: bool,
-    pub(super) stream: bool,
-    pub(super) choices: u32,
-}
+pub(super) const TEXTS: [&str; 6] = [" the", "Hel\\\"lo", " wörld", "\\n\\n", "data: x", " \\u00e9"];
 
-const TEXTS: [&str; 6] = [" the", "Hel\\\"lo", " wörld", "\\n\\n", "data: x", " \\u00e9"];
-
-struct Events<'a> {
-    content: Content,
-    line: &'static str,
-    model: &'a str,
+/// A stream of events that is being written.
+pub(super) struct Events<'a> {
+    pub(super) content: Content,
+    pub(super) line: &'static str,
+    pub(super) model: &'a str,
 }
 
 impl Events<'_> {
-    fn event(&mut self, data: &str, fact: &Fact) {
+    pub(super) fn event(&mut self, data: &str, fact: &Fact) {
         let text = format!("data: {data}{0}{0}", self.line);
         self.content.bytes.extend(text.as_bytes());
         // An event is dispatched by the first byte of its blank line.
         let at = self.content.bytes.len() - self.line.len();
-        self.content.facts.push(Fact { at, ..fact.clone() });
+        self.content.facts.push(Fact { at, ..*fact });
         self.content.breaks.push(self.content.bytes.len());
     }
 
@@ -99,9 +109,15 @@ fn usage_text(usage: Usage) -> String {
     text + "}"
 }
 
-fn timings(usage: Usage) -> (String, Usage) {
+pub(super) fn timings(usage: Usage) -> (String, Usage) {
     let (input, cached) = (usage.input.unwrap_or(0), usage.input_cached.unwrap_or(0));
-    let engine = Usage { input_cached: Some(cached), output_reasoning: None, ..usage };
+    let engine = Usage {
+        input: None,
+        input_cached: Some(cached),
+        input_uncached: Some(input - cached),
+        output_reasoning: None,
+        ..usage
+    };
     let text = format!(
         r#""timings":{{"cache_n":{cached},"prompt_n":{},"prompt_ms":12.5,"predicted_n":{},"predicted_ms":40.25}}"#,
         input - cached,
@@ -110,18 +126,23 @@ fn timings(usage: Usage) -> (String, Usage) {
     (text, engine)
 }
 
-fn tokens(choices: &mut Choices<'_>, output: u64, reasoning: u64) -> Usage {
+pub(super) fn tokens(choices: &mut Choices<'_>, output: u64, reasoning: u64) -> Usage {
     let input = 1 + choices.below(500) as u64;
     Usage {
         input: Some(input),
         input_cached: choices.one_in(3).then(|| choices.below(input as usize + 1) as u64),
         output: Some(output),
         output_reasoning: (reasoning > 0).then_some(reasoning),
+        ..Usage::default()
     }
 }
 
 /// A stream of events.
 pub(super) fn stream(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Content {
+    if !ask.api.is_openai() {
+        return dialects::stream(model, ask, choices);
+    }
+    let chat = ask.api == Api::Chat;
     let line = choices.pick(&["\n", "\n", "\r\n"]);
     let mut events = Events { content: Content::default(), line, model };
     let llama = choices.one_in(3);
@@ -129,8 +150,8 @@ pub(super) fn stream(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Conten
     let logprobs = !continuous && choices.one_in(5);
     let with_usage = continuous || choices.below(3) > 0;
     let count = choices.below(9) as u64;
-    let reasoning = if ask.chat && choices.one_in(3) { choices.below(count as usize + 1) as u64 } else { 0 };
-    let tools = ask.chat && choices.one_in(4);
+    let reasoning = if chat && choices.one_in(3) { choices.below(count as usize + 1) as u64 } else { 0 };
+    let tools = chat && choices.one_in(4);
     let total = tokens(choices, count, reasoning);
     let fails = choices.one_in(8);
     let so_far = |output: u64| Usage { output: Some(output), output_reasoning: None, ..total };
@@ -141,12 +162,12 @@ pub(super) fn stream(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Conten
             (String::new(), Usage::default())
         }
     };
-    if ask.chat {
+    if chat {
         for index in 0..ask.choices {
             let (text, usage) = extra(0);
             let delta = r#"{"role":"assistant","content":""}"#;
             let choice = format!(r#"{{"index":{index},"delta":{delta},"finish_reason":null}}"#);
-            events.chunk(&choice, &text, &Fact { usage, ..Fact::default() });
+            events.chunk(&choice, &text, &Fact { usage, index, ..Fact::default() });
         }
     }
     for number in 0..count {
@@ -156,7 +177,7 @@ pub(super) fn stream(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Conten
         let index = number as u32 % ask.choices;
         let is_reasoning = number < reasoning;
         let word = choices.pick(&TEXTS);
-        let part = match (ask.chat, is_reasoning, tools && number + 1 == count) {
+        let part = match (chat, is_reasoning, tools && number + 1 == count) {
             (false, ..) => format!(r#""text":"{word}""#),
             (true, true, _) => {
                 let name = choices.pick(&["reasoning_content", "reasoning"]);
@@ -167,7 +188,7 @@ pub(super) fn stream(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Conten
             }
             (true, false, false) => format!(r#""delta":{{"content":"{word}"}}"#),
         };
-        let logs = match (logprobs, ask.chat) {
+        let logs = match (logprobs, chat) {
             (false, _) => "null".to_owned(),
             (true, true) => {
                 format!(r#"{{"content":[{{"token":"{word}","logprob":-0.1,"top_logprobs":[]}}]}}"#)
@@ -184,6 +205,7 @@ pub(super) fn stream(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Conten
                 reasoning: is_reasoning,
                 usage,
                 ids: u64::from(logprobs),
+                index,
                 ..Fact::default()
             },
         );
@@ -212,9 +234,9 @@ fn finish(
 ) {
     let reason = if tools { "tool_calls" } else { "stop" };
     for index in 0..ask.choices {
-        let part = if ask.chat { r#""delta":{}"# } else { r#""text":"""# };
+        let part = if ask.api == Api::Chat { r#""delta":{}"# } else { r#""text":"""# };
         let choice = format!(r#"{{"index":{index},{part},"finish_reason":"{reason}"}}"#);
-        let mut fact = Fact { finish: Some(reason), ..Fact::default() };
+        let mut fact = Fact { finish: Some(reason), index, ..Fact::default() };
         let mut extra = String::new();
         if continuous {
             fact.usage = Usage { output_reasoning: None, ..total };
@@ -234,11 +256,15 @@ fn finish(
 
 /// A plain answer.
 pub(super) fn plain(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Content {
+    if !ask.api.is_openai() {
+        return dialects::plain(model, ask, choices);
+    }
+    let chat = ask.api == Api::Chat;
     let llama = choices.one_in(3);
     let logprobs = choices.one_in(4);
     let with_usage = choices.below(4) > 0;
     let output = 1 + choices.below(40) as u64;
-    let reasoning = if ask.chat && choices.one_in(3) { choices.below(output as usize + 1) as u64 } else { 0 };
+    let reasoning = if chat && choices.one_in(3) { choices.below(output as usize + 1) as u64 } else { 0 };
     let total = tokens(choices, output, reasoning);
     let answer = TEXTS[choices.below(TEXTS.len())].repeat(1 + choices.pick(&[0, 1, 20, 300]));
     let mut text = format!(r#"{{"id":"cmpl-1","object":"x","created":1,"model":"{model}","choices":["#);
@@ -248,12 +274,12 @@ pub(super) fn plain(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Content
         if index > 0 {
             text.push(',');
         }
-        let part = if ask.chat {
+        let part = if chat {
             format!(r#""message":{{"role":"assistant","content":"{answer}"}}"#)
         } else {
             format!(r#""text":"{answer}""#)
         };
-        let logs = match (logprobs, ask.chat) {
+        let logs = match (logprobs, chat) {
             (false, _) => "null",
             (true, true) => r#"{"content":[{"token":"a","logprob":-1},{"token":"b","logprob":-2}]}"#,
             (true, false) => r#"{"tokens":["a","b"],"token_logprobs":[-1,-2]}"#,
@@ -265,7 +291,7 @@ pub(super) fn plain(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Content
         text.push('}');
     }
     text.push(']');
-    let mut end = Fact { kind: Kind::Document, ids, ..Fact::default() };
+    let mut end = Fact { kind: Kind::Document, ids, answer: true, index: ask.choices - 1, ..Fact::default() };
     if with_usage {
         end.usage = total;
         let _ = write!(text, ",{}", usage_text(total));
@@ -278,7 +304,7 @@ pub(super) fn plain(model: &str, ask: Ask, choices: &mut Choices<'_>) -> Content
     text.push('}');
     end.at = text.len() - 1;
     facts.push(end);
-    Content { breaks: Vec::new(), facts, bytes: text.into_bytes() }
+    Content { facts, bytes: text.into_bytes(), ..Content::default() }
 }
 
 /// An error.
@@ -290,5 +316,5 @@ pub(super) fn error(choices: &mut Choices<'_>) -> Content {
         (r#"{"error":{"message":"m","code":503}}"#, "503"),
     ]);
     let end = Fact { at: text.len() - 1, kind: Kind::Document, error: Some(error), ..Fact::default() };
-    Content { bytes: text.as_bytes().to_vec(), breaks: Vec::new(), facts: vec![end] }
+    Content { bytes: text.as_bytes().to_vec(), facts: vec![end], ..Content::default() }
 }

@@ -5,7 +5,10 @@ use observer::{
     llm::Usage,
 };
 
-use super::content::{Ask, Fact, Kind};
+use super::{
+    api::Ask,
+    content::{Fact, Kind},
+};
 
 /// Facts of one exchange.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +23,8 @@ pub struct Expected {
     pub status: Option<u16>,
     /// Outcome.
     pub outcome: Option<Outcome>,
+    /// Answered without a token.
+    pub empty: bool,
     /// Why generation ended.
     pub finish_reason: Option<String>,
     /// Type of an error.
@@ -89,6 +94,7 @@ impl Expected {
             choices: record.choices,
             status: record.status,
             outcome: record.outcome,
+            empty: record.empty,
             finish_reason: record.finish_reason.clone(),
             error_type: record.error_type.clone(),
             request_bytes: record.request_bytes,
@@ -180,8 +186,10 @@ pub(super) fn expect(written: &Written, moved: &impl Moved, ending: Ending) -> O
     let gap_micros = deliveries.windows(2).map(|pair| ((pair[1] - pair[0] + 500) / 1000) as u32).collect();
     let first_token = bearing.first().map(|(time, _)| *time);
     let last_token = bearing.last().map(|(time, _)| *time);
-    let terminated = told.iter().any(|(_, f)| matches!(f.kind, Kind::Terminator | Kind::Document));
-    let tokens = tokens(&told, streamed, terminated);
+    let over = told.iter().filter(|(_, fact)| fact.over).count() as u32;
+    let terminated = over >= written.ask.choices
+        || told.iter().any(|(_, f)| matches!(f.kind, Kind::Terminator | Kind::Document));
+    let tokens = tokens(&told, terminated);
     // A plain document tells the last choice's reason, so one that broke off before that tells none.
     let may_tell = streamed || terminated || written.ask.choices == 1;
     let finish = told.iter().rev().find_map(|(_, fact)| fact.finish).filter(|_| may_tell);
@@ -199,11 +207,18 @@ pub(super) fn expect(written: &Written, moved: &impl Moved, ending: Ending) -> O
         _ if error.is_some() => Outcome::StreamError,
         _ if terminated => Outcome::Ok,
         _ if !ended => aborted,
+        _ if written.ask.api.is_unmarked() => Outcome::Ok,
         _ => Outcome::Unterminated,
     };
+    let complete = ended || !matches!(ending, Ending::Open | Ending::Died);
+    let empty = outcome == Outcome::Ok
+        && complete
+        && written.ask.api.generates()
+        && !told.iter().any(|(_, fact)| fact.has_text());
     let tpot = (|| {
         let first = bearing.first()?.1;
-        let in_first = if first.ids > 0 { first.ids } else { first.usage.output.unwrap_or(0).max(1) };
+        let counts = [Some(first.ids), first.usage.output, first.engine.output];
+        let in_first = counts.into_iter().flatten().find(|count| *count > 0).unwrap_or(1);
         let n = tokens.output_total()?.checked_sub(in_first).filter(|n| *n > 0)?;
         let nanos = last_token? - first_token?;
         (streamed && written.ask.choices == 1).then(|| (nanos as f64 / n as f64 * 1e3).round() as i64)
@@ -211,11 +226,12 @@ pub(super) fn expect(written: &Written, moved: &impl Moved, ending: Ending) -> O
     let last_sent =
         (sent > written.response.start).then(|| moved.sent(sent.min(written.response.end) - 1)).flatten();
     Some(Expected {
-        model: Some(written.model.clone()),
+        model: written.ask.api.has_model().then(|| written.model.clone()),
         stream: if has_head { streamed } else { request_read && written.ask.stream },
         choices: written.ask.choices,
         status: has_head.then_some(written.status),
         outcome: Some(outcome),
+        empty,
         finish_reason: finish.map(Into::into),
         error_type: error.map(Into::into),
         request_bytes: covered(&written.request, received),
@@ -235,36 +251,59 @@ pub(super) fn expect(written: &Written, moved: &impl Moved, ending: Ending) -> O
         deliveries: deliveries.len() as u64,
         gap_micros,
         tokens,
-        complete: ended || !matches!(ending, Ending::Open | Ending::Died),
+        complete,
     })
 }
 
 /// The best source that was told.
-fn tokens(told: &[(u64, &Fact)], streamed: bool, terminated: bool) -> Tokens {
+fn tokens(told: &[(u64, &Fact)], terminated: bool) -> Tokens {
     let facts = || told.iter().map(|(_, fact)| *fact);
-    let output = |output, source| Tokens { output: Some(output), source: Some(source), ..Tokens::default() };
     let parts = |usage: Usage, source| Tokens {
-        input: usage.input.map(|input| input - usage.input_cached.unwrap_or(0)),
+        input: match usage.input_uncached {
+            Some(uncached) => Some(uncached + usage.input_written.unwrap_or(0)),
+            None => usage.input.map(|input| input - usage.input_cached.unwrap_or(0)),
+        },
         input_cached: usage.input_cached,
         output: usage.output.map(|output| output - usage.output_reasoning.unwrap_or(0)),
         output_reasoning: usage.output_reasoning,
         source: Some(source),
     };
-    let ids: u64 = facts().map(|fact| fact.ids).sum();
-    let bearing = facts().filter(|fact| fact.bears()).count() as u64;
-    if let Some(last) = facts().rfind(|fact| fact.usage.is_some()) {
+    let merged = |of: fn(&Fact) -> &Usage| {
+        facts().map(of).filter(|usage| usage.is_some()).fold(Usage::default(), |mut merged, usage| {
+            merged.update(usage);
+            merged
+        })
+    };
+    let (usage, mut engine) = (merged(|fact| &fact.usage), merged(|fact| &fact.engine));
+    let told_by_engine = engine.is_some();
+    // An engine counts choice by choice, and does not tell whether they share a prompt.
+    let last = facts().map(|fact| fact.index).max().unwrap_or(0);
+    let of = |index: u32| {
+        facts()
+            .filter(|fact| fact.index == index && fact.engine.is_some())
+            .filter_map(|fact| fact.engine.output)
+            .next_back()
+    };
+    engine.output = engine.output.map(|_| (0..=last).filter_map(of).sum());
+    if last > 0 {
+        engine = Usage { output: engine.output, ..Usage::default() };
+    }
+    let mut tokens = if usage.is_some() {
         let over = terminated || facts().any(|fact| fact.finish.is_some());
-        let source = if over { TokenSource::Usage } else { TokenSource::UsagePartial };
-        return parts(last.usage, source);
-    }
-    if let Some(last) = facts().rfind(|fact| fact.engine.is_some()) {
-        return parts(last.engine, TokenSource::Engine);
-    }
-    if ids > 0 {
-        output(ids, TokenSource::Ids)
-    } else if streamed && bearing > 0 {
-        output(bearing, TokenSource::Estimated)
+        parts(usage, if over { TokenSource::Usage } else { TokenSource::UsagePartial })
+    } else if told_by_engine {
+        parts(engine, TokenSource::Engine)
     } else {
         Tokens::default()
+    };
+    if tokens.output_total().is_none() {
+        let ids = facts().map(|fact| fact.ids).sum();
+        let bearing = facts().filter(|fact| fact.bears()).count() as u64;
+        for (count, source) in [(ids, TokenSource::Ids), (bearing, TokenSource::Estimated)] {
+            if count > 0 && tokens.output.is_none() {
+                (tokens.output, tokens.source) = (Some(count), Some(source));
+            }
+        }
     }
+    tokens
 }

@@ -48,7 +48,7 @@ impl Bytes {
             places.extend(start..self.bytes.len());
             self.breaks.extend(content.breaks.iter().map(|at| start + at));
         }
-        content.facts.iter().map(|fact| Fact { at: places[fact.at], ..fact.clone() }).collect()
+        content.facts.iter().map(|fact| Fact { at: places[fact.at], ..*fact }).collect()
     }
 
     fn chunked(&mut self, content: &Content, choices: &mut Choices<'_>, places: &mut Vec<usize>) {

@@ -1,106 +1,29 @@
 //! Sequences that were taken wrongly once, on the way here or before, each with what must be made of it.
 
 use observer::exchange::{Outcome, RequestRecord, Tokens};
-use observer_ebpf::{Close, Data, Direction, Exit, Header, Kind, Open, Record, State, exit_flags};
-use observer_tests::script::{Owned, Seen};
+use observer_ebpf::{Exit, Kind, Record, State, exit_flags};
+use observer_tests::script::Seen;
 
-use crate::run;
+use crate::wire::Wire;
 
 const CHAT: &str = "POST /v1/chat/completions HTTP/1.1\r\n";
 const STREAM: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 const DONE: &str = "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
 
-/// One connection whose records are put down by hand; a record can be left out.
-struct Wire {
-    records: Vec<Owned>,
-    positions: [u64; 2],
-    time: u64,
+/// Words for whole messages.
+trait Exchanges {
+    fn ask(&mut self, name: &str) -> &mut Self;
+    fn answer(&mut self, model: &str) -> &mut Self;
 }
 
-impl Wire {
-    fn new() -> Self {
-        let mut wire = Self { records: Vec::new(), positions: [0; 2], time: 0 };
-        let header = wire.header(Kind::Open);
-        wire.other(Record::Open(Open { header, connection: 1, accepted: 1, fd: 3, ..Open::default() }));
-        wire
-    }
-
-    fn header(&mut self, kind: Kind) -> Header {
-        self.time += 1_000_000;
-        Header { kind: kind as u32, length: 0, time: self.time, tgid: 7, tid: 7 }
-    }
-
-    fn other(&mut self, record: Record<'static>) -> &mut Self {
-        self.records.push(Owned::Other(record));
-        self
-    }
-
-    fn data(&mut self, direction: Direction, text: &str) -> &mut Self {
-        let header = self.header(Kind::Data);
-        let position = self.positions[direction as usize];
-        let length = text.len() as u32;
-        self.positions[direction as usize] = position.saturating_add(length.into());
-        let direction = direction as u8;
-        let data = Data {
-            header,
-            connection: 1,
-            position,
-            length,
-            captured: length,
-            fd: 3,
-            direction,
-            ..Data::default()
-        };
-        self.records.push(Owned::Data(data, text.as_bytes().to_vec()));
-        self
-    }
-
-    fn read(&mut self, text: &str) -> &mut Self {
-        self.data(Direction::Received, text)
-    }
-
-    fn write(&mut self, text: &str) -> &mut Self {
-        self.data(Direction::Sent, text)
-    }
-
-    /// The last record never comes.
-    fn lose(&mut self) -> &mut Self {
-        self.records.pop();
-        self
-    }
-
-    /// Of the last record only its first `captured` bytes were copied.
-    fn hole(&mut self, captured: usize) -> &mut Self {
-        if let Some(Owned::Data(data, payload)) = self.records.last_mut() {
-            data.captured = captured as u32;
-            payload.truncate(captured);
-        }
-        self
-    }
-
-    fn state(&mut self, old: u32, new: u32) -> &mut Self {
-        let header = self.header(Kind::State);
-        let [received, sent] = self.positions;
-        self.other(Record::State(State { header, connection: 1, received, sent, old, new }))
-    }
-
-    fn close(&mut self) -> &mut Self {
-        let header = self.header(Kind::Close);
-        let [received, sent] = self.positions;
-        self.other(Record::Close(Close { header, connection: 1, received, sent, fd: 3, _pad: 0 }))
-    }
-
+impl Exchanges for Wire {
     fn ask(&mut self, name: &str) -> &mut Self {
-        self.read(&request(name))
+        self.read(request(name))
     }
 
     fn answer(&mut self, model: &str) -> &mut Self {
-        self.write(&answer(model))
-    }
-
-    fn seen(&self) -> Seen {
-        run(&self.records)
+        self.write(answer(model))
     }
 }
 
@@ -199,7 +122,7 @@ fn the_rest_of_an_unknown_response_belongs_to_nobody() {
 #[test]
 fn a_joined_connection_pairs_in_order() {
     let mut wire = Wire::new();
-    wire.lose().read(&format!("{}HEAD /health HTTP/1.1\r\n\r\n", request("a")));
+    wire.lose().read(format!("{}HEAD /health HTTP/1.1\r\n\r\n", request("a")));
     wire.answer("a").write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").ask("b").answer("b").close();
     let seen = wire.seen();
     assert_eq!(named(&seen, "a").model.as_deref(), Some("a"));
@@ -209,7 +132,7 @@ fn a_joined_connection_pairs_in_order() {
 #[test]
 fn a_joined_connection_forgets_requests_whose_responses_it_cannot_join() {
     let mut wire = Wire::new();
-    wire.lose().read(&format!("{}HEAD /health HTTP/1.1\r\n\r\n", request("a")));
+    wire.lose().read(format!("{}HEAD /health HTTP/1.1\r\n\r\n", request("a")));
     wire.write("H").write(&answer("a")[1..]).write("TTP/1.1 200 OK\r\n\r\n");
     wire.ask("b").answer("b").ask("c").answer("c").ask("d").answer("d").close();
     let seen = wire.seen();
@@ -264,7 +187,7 @@ fn counts_with_a_hole_in_them_are_no_counts() {
         usage.len()
     );
     let mut wire = Wire::new();
-    wire.ask("a").write(&format!("{head}{usage}")).hole(head.len() + 30).close();
+    wire.ask("a").write(format!("{head}{usage}")).hole(head.len() + 30).close();
     assert_eq!(named(&wire.seen(), "a").tokens, Tokens::default());
 }
 
@@ -297,7 +220,7 @@ fn an_error_without_a_type_is_named_by_its_code() {
     let head =
         format!("HTTP/1.1 400 X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", text.len());
     let mut wire = Wire::new();
-    wire.ask("a").write(&format!("{head}{text}")).close();
+    wire.ask("a").write(format!("{head}{text}")).close();
     assert_eq!(named(&wire.seen(), "a").error_type.as_deref(), Some("context_length_exceeded"));
 }
 

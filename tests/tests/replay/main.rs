@@ -1,11 +1,16 @@
 //! Synthetic records through the core: no root, no kernel, no clock.
 
+mod coding;
+mod dialects;
 mod garbage;
 mod known;
+mod large;
 mod loss;
 mod recording;
 mod recut;
 mod stall;
+mod unknown;
+mod wire;
 
 use observer_tests::script::{Owned, Seen, observe};
 use proptest::{prelude::ProptestConfig, test_runner::RngSeed};

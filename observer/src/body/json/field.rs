@@ -35,6 +35,37 @@ pub enum Value<'a> {
     EmptyObject,
 }
 
+impl<'a> Value<'a> {
+    /// The start of a string.
+    pub fn text(self) -> Option<&'a str> {
+        match self {
+            Self::String { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a string with something in it.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::String { length, .. } if length > 0)
+    }
+
+    /// A number that counts something.
+    pub fn count(self) -> Option<u64> {
+        match self {
+            Self::Number(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A number that measures something: finite and not negative.
+    pub fn measure(self) -> Option<f64> {
+        match self {
+            Self::Number(text) => text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0),
+            _ => None,
+        }
+    }
+}
+
 /// How much of a document was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completeness {

@@ -51,6 +51,9 @@ impl Conversation {
         self.responses.expect_only(expected, self.pairing.may_skip());
         let mut decoder = std::mem::replace(&mut self.responses, ResponseDecoder::adopt());
         decoder.push_located(input, &mut |at, part| {
+            if self.scope.is_ignored() {
+                return;
+            }
             let at = at as u64;
             match part {
                 Part::Start => {
@@ -71,6 +74,7 @@ impl Conversation {
                 Part::Body(bytes) => {
                     if let Some(exchange) = self.responding() {
                         deliver(exchange, out, |exchange, sink| exchange.response_body(bytes, time, sink));
+                        self.token_of_a_stranger(context, out);
                     }
                 }
                 Part::BodyGap(length) => {
@@ -104,6 +108,10 @@ impl Conversation {
         if decoder.skipped() > skipped && !self.open.is_empty() {
             self.miss_response();
         }
+        // A candidate that bore no token was the last that the connection was decoded for.
+        if self.scope.is_ignored() {
+            return;
+        }
         self.responses = decoder;
         if self.in_response
             && let Some(exchange) = self.responding()
@@ -131,7 +139,7 @@ impl Conversation {
         }
     }
 
-    fn responding(&mut self) -> Option<&mut Exchange> {
+    pub(super) fn responding(&mut self) -> Option<&mut Exchange> {
         let sequence = self.responding?;
         self.open.front_mut().filter(|exchange| exchange.id.sequence == sequence)
     }
@@ -163,6 +171,7 @@ impl Conversation {
             self.pairing.answered(time, next, self.requests.is_synchronised());
         }
         exchange.evidence.framing_ended = framing_ended;
+        self.answered_a_stranger(&exchange);
         finish(exchange, context, time, out);
     }
 }

@@ -110,11 +110,11 @@ impl Scope {
     }
 
     /// A request for something else than an LLM. True if the connection is to be ignored.
-    pub(super) fn is_stranger(&mut self, path: &str) -> bool {
+    pub(super) fn is_stranger(&mut self, method: &str, path: &str) -> bool {
         if self.is_observed() {
             return false;
         }
-        self.strangers += u32::from(!llm::is_beside(path));
+        self.strangers += u32::from(!llm::is_beside(method, path));
         self.strangers >= if self.is_whole { 1 } else { STRANGERS_IF_ADOPTED }
     }
 }

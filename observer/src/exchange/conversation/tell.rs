@@ -27,10 +27,7 @@ pub(super) fn deliver(
     let (id, started) = (exchange.id, exchange.started);
     take(exchange, &mut |progress| {
         if started {
-            out(match progress {
-                Progress::Phase(phase) => Observation::Phase { id, phase },
-                Progress::Delivered => Observation::Delivered { id },
-            });
+            out(progress.observed(id));
         }
     });
 }

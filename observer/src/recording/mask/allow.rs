@@ -21,6 +21,7 @@ pub(super) fn header(name: &[u8]) -> bool {
             | b"upgrade"
             | b"user-agent"
             | b"x-compute-time"
+            | b"x-compute-tokens"
             | b"x-compute-type"
             | b"x-envoy-upstream-service-time"
             | b"x-generated-tokens"
@@ -34,20 +35,66 @@ pub(super) fn header(name: &[u8]) -> bool {
     )
 }
 
+/// Where in a document a member stands, as far as it decides what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inside {
+    /// Where an API's own names stand.
+    Document,
+    /// Where it says why an answer is incomplete.
+    Incomplete,
+    /// Where names are those of a user or of a tool: what a model was given, or calls something with.
+    Foreign,
+}
+
+impl Inside {
+    /// Within the container that stands under this key here.
+    pub(super) fn member(self, key: &[u8]) -> Self {
+        match (self, key) {
+            (Self::Foreign, _)
+            | (
+                _,
+                b"input" | b"arguments" | b"args" | b"functionCall" | b"functionResponse" | b"metadata"
+                | b"properties" | b"document" | b"documents" | b"json_schema" | b"schema",
+            ) => Self::Foreign,
+            (_, b"incomplete_details") => Self::Incomplete,
+            _ => Self::Document,
+        }
+    }
+}
+
 /// True if a string under this key is kept.
-pub(super) fn string(key: &[u8]) -> bool {
+pub(super) fn string(inside: Inside, key: &[u8]) -> bool {
+    match inside {
+        Inside::Document => name(key),
+        Inside::Incomplete => key == b"reason",
+        Inside::Foreign => false,
+    }
+}
+
+/// True if a number under this key is kept. Token ids and probabilities give text away, so they are not here.
+pub(super) fn number(inside: Inside, key: &[u8]) -> bool {
+    inside != Inside::Foreign && (limit(key) || usage(key) || timing(key) || place(key))
+}
+
+/// Names of models, kinds, ends and identifiers.
+fn name(key: &[u8]) -> bool {
     matches!(
         key,
-        b"code"
+        b"blockReason"
+            | b"code"
             | b"created_at"
             | b"done_reason"
             | b"error_type"
+            | b"finishReason"
             | b"finish_reason"
             | b"id"
             | b"model"
+            | b"modelVersion"
             | b"model_name"
             | b"model_version"
             | b"object"
+            | b"request_id"
+            | b"responseId"
             | b"role"
             | b"service_tier"
             | b"status"
@@ -58,17 +105,14 @@ pub(super) fn string(key: &[u8]) -> bool {
     )
 }
 
-/// True if a number under this key is kept. Token ids and probabilities give text away, so they are not here.
-pub(super) fn number(key: &[u8]) -> bool {
-    limit(key) || usage(key) || timing(key) || place(key)
-}
-
 /// Parameters of a request.
 fn limit(key: &[u8]) -> bool {
     matches!(
         key,
         b"best_of"
+            | b"candidateCount"
             | b"frequency_penalty"
+            | b"maxOutputTokens"
             | b"max_completion_tokens"
             | b"max_new_tokens"
             | b"max_output_tokens"
@@ -76,6 +120,7 @@ fn limit(key: &[u8]) -> bool {
             | b"min_p"
             | b"min_tokens"
             | b"n"
+            | b"n_cmpl"
             | b"n_predict"
             | b"num_ctx"
             | b"num_predict"
@@ -98,8 +143,10 @@ fn usage(key: &[u8]) -> bool {
             | b"audio_tokens"
             | b"cache_creation_input_tokens"
             | b"cache_n"
+            | b"cachedContentTokenCount"
             | b"cache_read_input_tokens"
             | b"cached_tokens"
+            | b"candidatesTokenCount"
             | b"completion_tokens"
             | b"draft_n"
             | b"draft_n_accepted"
@@ -109,6 +156,7 @@ fn usage(key: &[u8]) -> bool {
             | b"input_tokens"
             | b"output_tokens"
             | b"predicted_n"
+            | b"promptTokenCount"
             | b"prompt_eval_count"
             | b"prompt_n"
             | b"prompt_tokens"
@@ -116,7 +164,9 @@ fn usage(key: &[u8]) -> bool {
             | b"rejected_prediction_tokens"
             | b"tokens_cached"
             | b"tokens_evaluated"
+            | b"thoughtsTokenCount"
             | b"tokens_predicted"
+            | b"totalTokenCount"
             | b"total_tokens"
     )
 }

@@ -37,7 +37,7 @@ impl ContentMask {
         };
         match media_type.as_str() {
             "text/event-stream" => Self::Events(EventMask::new()),
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/jsonlines" => {
                 Self::Lines(JsonMask::new(false))
             }
             "application/json" => Self::Json(JsonMask::new(false)),

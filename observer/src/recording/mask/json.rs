@@ -1,6 +1,6 @@
 //! Masks JSON, byte by byte, so that it stays JSON of the same shape and length.
 
-use super::allow;
+use super::allow::{self, Inside};
 
 /// Bytes of a key that are kept; the rest is masked.
 const KEY: usize = 64;
@@ -43,12 +43,19 @@ enum State {
     Hidden,
 }
 
+/// A container, as far as it decides what is kept.
+#[derive(Clone, Copy, Debug)]
+struct Container {
+    array: bool,
+    inside: Inside,
+}
+
 /// Masks one document.
 #[derive(Debug)]
 pub(super) struct JsonMask {
     state: State,
-    /// For each open container, whether it is an array.
-    arrays: Vec<bool>,
+    /// Each open container.
+    open: Vec<Container>,
     /// The last key, up to its limit; longer than any allowed one if it was cut.
     key: Vec<u8>,
     /// `[DONE]` is allowed, as event streams have it.
@@ -57,13 +64,13 @@ pub(super) struct JsonMask {
 
 impl JsonMask {
     pub(super) fn new(done: bool) -> Self {
-        Self { state: State::Value { closable: false }, arrays: Vec::new(), key: Vec::new(), done }
+        Self { state: State::Value { closable: false }, open: Vec::new(), key: Vec::new(), done }
     }
 
     /// A new document starts.
     pub(super) fn reset(&mut self) {
         self.state = State::Value { closable: false };
-        self.arrays.clear();
+        self.open.clear();
         self.key.clear();
     }
 
@@ -107,10 +114,11 @@ impl JsonMask {
     }
 
     fn token(&mut self, state: State, byte: &mut u8) {
-        let in_array = self.arrays.last().copied();
+        let in_array = self.open.last().map(|container| container.array);
+        let inside = self.open.last().map_or(Inside::Document, |container| container.inside);
         match (state, *byte) {
             (State::Value { .. }, b'"') => {
-                let kept = in_array == Some(false) && allow::string(&self.key);
+                let kept = in_array == Some(false) && allow::string(inside, &self.key);
                 let limit = if kept { NAME } else { 0 };
                 self.state = State::Text { key: false, length: 0, limit, escape: false };
             }
@@ -119,19 +127,21 @@ impl JsonMask {
                 self.state = State::Text { key: true, length: 0, limit: KEY, escape: false };
             }
             (State::Value { .. }, b'-' | b'0'..=b'9') => {
-                let kept = in_array == Some(false) && allow::number(&self.key);
+                let kept = in_array == Some(false) && allow::number(inside, &self.key);
                 self.state = State::Number { kept };
                 if !kept && byte.is_ascii_digit() {
                     *byte = b'1';
                 }
             }
-            (State::Value { .. }, b'{' | b'[') if self.arrays.len() < DEPTH => {
+            (State::Value { .. }, b'{' | b'[') if self.open.len() < DEPTH => {
                 let array = *byte == b'[';
-                self.arrays.push(array);
+                // An element of an array is where the array is.
+                let inside = if in_array == Some(false) { inside.member(&self.key) } else { inside };
+                self.open.push(Container { array, inside });
                 self.state =
                     if array { State::Value { closable: true } } else { State::Key { closable: true } };
             }
-            (State::Value { closable: true }, b'D') if self.done && self.arrays.len() == 1 => {
+            (State::Value { closable: true }, b'D') if self.done && self.open.len() == 1 => {
                 self.state = State::Literal { word: b"DONE", matched: 1 };
             }
             (State::Value { .. }, b't') => self.state = State::Literal { word: b"true", matched: 1 },
@@ -172,12 +182,12 @@ impl JsonMask {
     }
 
     fn close(&mut self) {
-        self.arrays.pop();
+        self.open.pop();
         self.after_value();
     }
 
     fn after_value(&mut self) {
-        self.state = if self.arrays.is_empty() { State::Done } else { State::Next };
+        self.state = if self.open.is_empty() { State::Done } else { State::Next };
     }
 }
 
@@ -200,6 +210,15 @@ mod tests {
             ),
             (r#"{"tokens":[10,-2.5e7],"id":17,"index":3}"#, r#"{"tokens":[11,-1.1e1],"id":11,"index":3}"#),
             (r#"{"a":"","b":null,"c":[true,{}]}"#, r#"{"a":"","b":null,"c":[true,{}]}"#),
+            // Names that a tool or a user gave are theirs, whatever they are.
+            (
+                r#"{"type":"tool_use","input":{"type":"QZ","n":17,"a":[{"code":"QZ"}]},"id":"c"}"#,
+                r#"{"type":"tool_use","input":{"type":"xx","n":11,"a":[{"code":"xx"}]},"id":"c"}"#,
+            ),
+            (
+                r#"{"incomplete_details":{"reason":"max","x":"QZ"},"reason":"QZ"}"#,
+                r#"{"incomplete_details":{"reason":"max","x":"xx"},"reason":"xx"}"#,
+            ),
             ("[DONE]", "[DONE]"),
             ("[DOES]", "[DOxx]"),
             ("{\"a\":secret}", "{\"a\":xxxxxx}"),

@@ -151,9 +151,9 @@ fn document(bytes: &[u8], notes: &mut Vec<String>) {
     let mut note = |field: crate::body::json::Field<'_>| {
         let key = field.path.rsplit('.').next().unwrap_or_default().as_bytes();
         let value = match field.value {
-            Value::String { text, .. } if allow::string(key) => text.to_owned(),
+            Value::String { text, .. } if allow::string(allow::Inside::Document, key) => text.to_owned(),
             Value::String { length, .. } => format!("{length} bytes"),
-            Value::Number(text) if allow::number(key) => text.to_owned(),
+            Value::Number(text) if allow::number(allow::Inside::Document, key) => text.to_owned(),
             Value::Number(text) => format!("{} digits", text.len()),
             other => format!("{other:?}"),
         };
