@@ -98,8 +98,9 @@ fn headers_are_no_tokens_and_silence_is_no_end() {
     assert!(late.clocks.first_event.is_some_and(|first| first < 0.1), "{late:?}");
     assert_eq!((late.outcome, late.token_events), (Some(Outcome::Ok), 5), "{late:?}");
     assert_eq!((paused.outcome, paused.token_events), (Some(Outcome::Ok), 6), "{paused:?}");
-    assert!(paused.gaps.as_ref().is_some_and(|gaps| (12.0..12.2).contains(&gaps.max)), "{paused:?}");
-    assert!(paused.duration.is_some_and(|duration| duration > 12.0), "{paused:?}");
+    // The script sleeps for 12 s from before it hands an event over: on the wire the gap may be a little less.
+    assert!(paused.gaps.as_ref().is_some_and(|gaps| (11.99..12.2).contains(&gaps.max)), "{paused:?}");
+    assert!(paused.duration.is_some_and(|duration| duration > 11.99), "{paused:?}");
 }
 
 #[test]
