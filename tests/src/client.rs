@@ -79,6 +79,14 @@ impl Client {
         first
     }
 
+    /// Reads until the connection is over, in order or not.
+    pub fn outlive(&mut self) {
+        let mut buffer = [0; 8192];
+        while let Ok(read @ 1..) = self.stream.read(&mut buffer) {
+            self.received += read as u64;
+        }
+    }
+
     /// Hangs up by a reset instead of an orderly end.
     pub fn reset(self) {
         // Zero: whatever is in the buffers is thrown away, and RST takes the place of FIN (socket(7)).
