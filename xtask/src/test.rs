@@ -94,7 +94,7 @@ fn host(live: bool) -> Result<usize> {
 
 /// What the live tests start: the main virtual environment, which is returned, and others beside it. A test for
 /// which there is none fails in CI and says elsewhere what it lacks.
-fn environments() -> Result<PathBuf> {
+pub(crate) fn environments() -> Result<PathBuf> {
     let venv = Environment::MAIN.ready()?;
     setup::model()?;
     let ready = |one: Environment| one.ready().map(drop);
