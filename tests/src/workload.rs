@@ -74,10 +74,15 @@ impl Workload {
         (workload, first)
     }
 
-    /// The next line of output; empty at its end.
+    /// The next line of output that is not blank; empty at its end.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("output of a workload");
+        while line.trim_end().is_empty() {
+            line.clear();
+            if self.stdout.read_line(&mut line).expect("output of a workload") == 0 {
+                break;
+            }
+        }
         line.trim_end().to_owned()
     }
 

@@ -1,0 +1,80 @@
+//! Two hops on one machine: a gateway and the engine behind it.
+
+use std::{fs, process::Command};
+
+use observer::exchange::{Outcome, RequestRecord};
+use observer_tests::{
+    agent::{Agent, wait_for},
+    engine::{Engine, MODEL, drive, free_port},
+    live::privileged,
+    workload::{Workload, environment},
+};
+use rustix::process::Signal;
+
+/// `LiteLLM`'s proxy before an engine.
+fn litellm(engine: &Engine, folder: &std::path::Path) -> Option<(Workload, String)> {
+    let litellm = environment("litellm")?;
+    let (file, port) = (folder.join("config.yaml"), free_port());
+    let config = format!(
+        "model_list:\n  - model_name: {MODEL}\n    litellm_params:\n      model: openai/{MODEL}\n      \
+         api_base: {}/v1\n      api_key: none\n",
+        engine.url
+    );
+    fs::write(&file, config).expect("its configuration");
+    let mut command = Command::new(litellm.join("bin/litellm"));
+    // It would fetch a list of prices.
+    command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("PYTHONUNBUFFERED", "1");
+    // On loopback, and only for the test: without a key.
+    command.env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true");
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--config"]).arg(&file);
+    let (process, _) = Workload::start(command);
+    let url = format!("http://127.0.0.1:{port}");
+    wait_for("LiteLLM", || ureq::get(format!("{url}/health/liveliness")).call().ok());
+    Some((process, url))
+}
+
+#[test]
+fn litellm_and_llama_cpp_are_two_hops() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = Engine::start("llama.cpp");
+    let Some((gateway, url)) = litellm(&engine, folder.path()) else { return };
+    let agent = Agent::start(&[]);
+    let follower = agent.follow();
+    let mut lines = Vec::new();
+    for library in ["openai", "openai-async"] {
+        lines.extend(drive(&url, MODEL, library, &format!("{library}-{}", gateway.pid()), "usage,plain"));
+    }
+    assert_eq!(lines.len(), 12);
+    let of = |pid: u32| {
+        let records = follower.records().into_iter();
+        records.filter(|record| record.pid == pid).collect::<Vec<RequestRecord>>()
+    };
+    let (inner, outer) = wait_for("both hops of every request", || {
+        let (inner, outer) = (of(engine.process.pid()), of(gateway.pid()));
+        (inner.len() >= lines.len() && outer.len() >= lines.len()).then_some((inner, outer))
+    });
+    assert_eq!((inner.len(), outer.len()), (lines.len(), lines.len()));
+    for record in inner.iter().chain(&outer) {
+        assert_eq!(record.outcome, Some(Outcome::Ok), "{record:?}");
+        assert!(record.is_complete(), "{record:?}");
+        assert_eq!(record.model.as_deref(), Some(MODEL), "{record:?}");
+    }
+    // Of each hop the client's own counts; `LiteLLM` compresses its plain answers.
+    let output = |line: &serde_json::Value| line["output"].as_u64().expect("usage");
+    assert_eq!(
+        inner.iter().filter_map(|record| record.tokens.output).sum::<u64>(),
+        lines.iter().map(output).sum::<u64>()
+    );
+    for record in outer.iter().filter(|record| record.stream) {
+        let of = lines.iter().find(|line| line["request_id"].as_str() == record.request_id.as_deref());
+        assert_eq!(record.tokens.output, of.map(output), "{record:?}");
+    }
+    for record in &outer {
+        let id = record.request_id.as_deref();
+        assert!(lines.iter().any(|line| line["request_id"].as_str() == id), "{record:?}");
+    }
+    agent.end(Signal::INT).assert_prompt("SIGINT after a gateway");
+}
