@@ -184,3 +184,33 @@ fn aiperf_against_fastllm() {
         aiperf_against("fastllm");
     }
 }
+
+#[test]
+fn anthropic_against_llama_cpp() {
+    if !privileged() {
+        return;
+    }
+    let engine = Engine::start("llama.cpp");
+    let agent = Agent::start(&[]);
+    let follower = agent.follow();
+    let lines = drive(
+        &engine.url,
+        MODEL,
+        "anthropic",
+        &format!("anthropic-{}", engine.process.pid()),
+        "stream,plain",
+    );
+    assert_eq!(lines.len(), 6);
+    let ids: Vec<&str> = lines.iter().map(|line| text(line, "request_id")).collect();
+    let records = records_of(&follower, &ids);
+    let mut beside = Beside::default();
+    for line in &lines {
+        let record = &records[text(line, "request_id")];
+        assert_eq!(record.outcome, Some(Outcome::Ok), "{record:?}");
+        assert_eq!(record.path, "/v1/messages", "{record:?}");
+        let tokens: Vec<f64> = serde_json::from_value(line["tokens"].clone()).expect("times");
+        compare(&mut beside, "anthropic", record, &tokens, line["output"].as_u64());
+    }
+    assert_near(&beside);
+    agent.end(Signal::INT).assert_prompt("SIGINT after the anthropic library");
+}
