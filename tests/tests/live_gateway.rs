@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use observer::exchange::{Outcome, RequestRecord};
+use observer::exchange::{Outcome, RequestRecord, Role};
 use observer_tests::{
     agent::{Agent, wait_for},
     engine::{Engine, MODEL, drive, free_port},
@@ -76,5 +76,11 @@ fn litellm_and_llama_cpp_are_two_hops() {
         let id = record.request_id.as_deref();
         assert!(lines.iter().any(|line| line["request_id"].as_str() == id), "{record:?}");
     }
+    let roles = |records: &[RequestRecord], role| records.iter().filter(|record| record.role == role).count();
+    assert_eq!((roles(&outer, Role::Gateway), roles(&inner, Role::Server)), (lines.len(), lines.len()));
+    // Over the processes of this test: others may serve on the same machine.
+    let metrics = agent.metrics();
+    let servers = metrics.sum("llm_requests_total", &[("role", "server"), ("gen_ai_request_model", MODEL)]);
+    assert_eq!(servers, Some(lines.len() as u64), "{}", metrics.0);
     agent.end(Signal::INT).assert_prompt("SIGINT after a gateway");
 }
