@@ -7,6 +7,7 @@ use observer_tests::{
     agent::{Agent, wait_for},
     engine::{Engine, MODEL, drive, free_port},
     live::privileged,
+    scripted::{Scripted, by_id, by_request},
     workload::{Workload, environment},
 };
 use rustix::process::Signal;
@@ -83,4 +84,71 @@ fn litellm_and_llama_cpp_are_two_hops() {
     let servers = metrics.sum("llm_requests_total", &[("role", "server"), ("gen_ai_request_model", MODEL)]);
     assert_eq!(servers, Some(lines.len() as u64), "{}", metrics.0);
     agent.end(Signal::INT).assert_prompt("SIGINT after a gateway");
+}
+
+/// The observer's dispatch waits beside what the gateway itself logged, seconds, for every request; none where the
+/// observer reports none.
+fn dispatch(args: &[&str], streams: &str, concurrency: &str) -> Vec<(Option<f64>, f64)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("gateway.jsonl");
+    let upstream = Scripted::start(&[]);
+    let url = format!("http://127.0.0.1:{}", upstream.port);
+    let log_path = log.to_str().expect("UTF-8");
+    let (gateway, port) =
+        Workload::venv_script("slot_gateway.py", &[&["--upstream", &url, "--log", log_path], args].concat());
+    let agent = Agent::start(&[]);
+    let follower = agent.follow();
+    // Other than one another's, so that the waits differ.
+    let script = |events: u32| format!(r#"{{"events":{events},"gap_ms":7}}"#);
+    let (short, long) = (script(3), script(9));
+    let arguments =
+        ["--streams", streams, "--concurrency", concurrency, "--script", &short, "--script", &long];
+    let seen = upstream.load_at(&port, &arguments);
+    let records = wait_for("a record of every request at the gateway", || {
+        let mut records = follower.records();
+        records.retain(|record| record.pid == gateway.pid());
+        (records.len() >= seen.len()).then_some(records)
+    });
+    let logged = by_request(&log);
+    let waits = by_id(&records).into_iter().map(|(id, record)| {
+        let line = &logged[id][0];
+        let at = |name: &str| line[name].as_u64().expect("a clock") as f64 / 1e9;
+        (record.queue.dispatch, at("sent_ns") - at("received_ns"))
+    });
+    let waits: Vec<_> = waits.collect();
+    assert_eq!(waits.len(), seen.len());
+    waits
+}
+
+/// How many are reported; panics if one of them is wrong.
+fn right(waits: &[(Option<f64>, f64)]) -> usize {
+    let reported: Vec<_> = waits.iter().filter_map(|(observer, own)| Some(((*observer)?, own))).collect();
+    for (observer, own) in &reported {
+        assert!((observer - **own).abs() < 0.005, "{observer} s, and {own} s by the gateway's own clock");
+    }
+    println!("{} of {} reported, all within 5 ms", reported.len(), waits.len());
+    reported.len()
+}
+
+#[test]
+fn waits_for_a_slot_are_matched_by_request_id() {
+    if privileged() {
+        assert!(right(&dispatch(&[], "200", "8")) >= 198, "at least 99 of 100 are matched");
+    }
+}
+
+#[test]
+fn waits_for_a_slot_are_matched_by_order_where_only_one_can_be_meant() {
+    if privileged() {
+        assert_eq!(right(&dispatch(&["--strip"], "40", "1")), 40);
+    }
+}
+
+#[test]
+fn waits_for_a_slot_that_cannot_be_matched_are_not_reported() {
+    if privileged() {
+        // Who came last goes first: order alone would mislead.
+        let waits = dispatch(&["--strip", "--last-first"], "200", "8");
+        assert!(right(&waits) < waits.len());
+    }
 }
