@@ -1,6 +1,6 @@
 //! Agents come and go while streams go on: the streams do not notice, and what is told of them is true.
 
-use std::{sync::mpsc::sync_channel, time::Duration};
+use std::{collections::HashSet, sync::mpsc::sync_channel, time::Duration};
 
 use observer::{
     capture::monotonic,
@@ -27,6 +27,8 @@ const LATE: Duration = Duration::from_millis(400);
 
 /// What a client saw of its stream.
 struct Stream {
+    /// The client's end of its connection.
+    peer: String,
     /// All of it.
     response: String,
     /// The longest that it waited for bytes after the first.
@@ -37,7 +39,7 @@ struct Stream {
 
 fn stream(port: &str, id: &str) -> Stream {
     let mut client = Client::connect(port);
-    let begin = monotonic();
+    let (peer, begin) = (client.name(), monotonic());
     client.post(id, "", &chat("restart", true, EVENTS));
     let mut response = client.receive_until(b"\n\n\r\n").into_bytes();
     let mut last = monotonic();
@@ -49,7 +51,7 @@ fn stream(port: &str, id: &str) -> Stream {
         longest = longest.max(Duration::from_nanos(now - last));
         last = now;
     }
-    Stream { response: String::from_utf8(response).expect("UTF-8"), longest, first }
+    Stream { peer, response: String::from_utf8(response).expect("UTF-8"), longest, first }
 }
 
 #[test]
@@ -139,6 +141,9 @@ fn twenty_restarts_during_long_streams() {
         peers.dedup();
         assert_eq!(peers.len(), all, "one agent tells of a stream twice");
     }
+    let peers: HashSet<&str> = told.iter().flatten().filter_map(|record| record.peer.as_deref()).collect();
+    let untold = streams.iter().filter(|(_, stream)| !peers.contains(&*stream.peer)).count();
+    assert_eq!(untold, 0, "streams that no agent tells of");
     let metrics = agent.metrics();
     assert_eq!(
         metrics
