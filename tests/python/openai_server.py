@@ -1,96 +1,217 @@
 #!/usr/bin/env python3
-"""A bare HTTP/1.1 server that answers like an OpenAI-compatible engine. No framework: every system call is
-the one written here.
+"""A bare HTTP/1.1 server that answers like an OpenAI-compatible engine: well, or in a broken way, as the request
+asks it to. No framework: every system call is one that is written here.
 
-    openai_server.py [--mode thread|fork|leader-exits|inline] [--events N] [--gap SECONDS]
+    openai_server.py [--port N] [--mode thread|fork|leader-exits|inline] [--events N] [--gap SECONDS]
 
-Prints its port, then serves until it is killed.
+Fields of a request's body beside the API's own, all optional:
+  answer   one of ANSWERS below; without it `stream` or `plain`, as the API's `stream` says
+  events   token-bearing events
+  say      the completion's text, one event per word, in place of `events` made-up ones
+  gap_s    seconds before each event
+  delay_s  seconds before the response head
+  pause_s  seconds in the middle of a stream
+  status   of the answer `refuse`
+
+A request that is no GET and has no JSON is answered with 400, and its connection is closed. Prints its port, then
+serves until it is killed.
 """
+
 import argparse
+import ctypes
 import json
 import os
 import socket
 import threading
 import time
 
-arguments = argparse.ArgumentParser()
-arguments.add_argument("--mode", default="thread", choices=["thread", "fork", "leader-exits", "inline"])
-arguments.add_argument("--events", type=int, default=4)
-arguments.add_argument("--gap", type=float, default=0.0)
-options = arguments.parse_args()
+TYPE = b"HTTP/1.1 200 OK\r\nContent-Type: "
+STREAM = TYPE + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+JSON = b"application/json\r\nContent-Length: %d\r\n\r\n%b"
+DONE = b"data: [DONE]\n\n"
+LAST = b"0\r\n\r\n"
 
 
-def chunk(data: bytes) -> bytes:
+def chunk(data):
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def event(document) -> bytes:
+def event(document):
     return chunk(b"data: " + json.dumps(document).encode() + b"\n\n")
 
 
-def read_request(connection, buffered: bytes):
+class Answer:
+    """One request, and the ways to answer it. Each way says whether the connection can be used again."""
+
+    def __init__(self, send, document, options):
+        self.send = send
+        self.model = document.get("model", "m")
+        self.words = [f"t{number}" for number in range(int(document.get("events", options.events)))]
+        if "say" in document:
+            self.words = document["say"].split(" ")
+        self.gap_s = document.get("gap_s", options.gap)
+        self.pause_s = document.get("pause_s", 0)
+        self.status = document.get("status", 500)
+
+    def usage(self):
+        count = len(self.words)
+        return {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+
+    def chunk_of(self, choices, **more):
+        return event({"id": "c", "object": "chat.completion.chunk", "model": self.model, "choices": choices, **more})
+
+    def token(self, number, finish=None):
+        time.sleep(self.gap_s)
+        delta = {"content": self.words[number]}
+        self.send(self.chunk_of([{"index": 0, "delta": delta, "finish_reason": finish}]))
+
+    def tokens(self):
+        """The head and the tokens of a stream."""
+        self.send(STREAM)
+        for number in range(len(self.words)):
+            if self.pause_s and number == len(self.words) // 2:
+                time.sleep(self.pause_s)
+            self.token(number, "stop" if number + 1 == len(self.words) else None)
+
+    def plain(self):
+        message = {"role": "assistant", "content": " ".join(self.words)}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        whole = {"id": "c", "object": "chat.completion", "model": self.model, "choices": [choice]}
+        body = json.dumps({**whole, "usage": self.usage()}).encode()
+        self.send(TYPE + JSON % (len(body), body))
+        return True
+
+    def stream(self):
+        self.tokens()
+        self.send(self.chunk_of([], usage=self.usage()) + chunk(DONE))
+        self.send(LAST)
+        return True
+
+    def unterminated(self):
+        """A stream that ends in order, but without [DONE]."""
+        self.send(STREAM)
+        for number in range(len(self.words)):
+            self.token(number)
+        self.send(LAST)
+        return True
+
+    def error(self):
+        """An error object in the middle of a stream, whose end is orderly."""
+        self.send(STREAM)
+        self.token(0)
+        self.send(event({"error": {"message": "out of memory", "type": "server_error", "code": 500}}))
+        self.send(chunk(DONE))
+        self.send(LAST)
+        return True
+
+    def error_at_end(self):
+        """An error object after which nothing more comes."""
+        self.send(STREAM)
+        self.token(0)
+        self.send(event({"error": {"message": "out of memory", "type": "server_error", "code": 500}}))
+        self.send(LAST)
+        return True
+
+    def refuse(self):
+        """Another status than 200."""
+        body = json.dumps({"error": {"message": "no", "type": "refused", "code": self.status}}).encode()
+        self.send(b"HTTP/1.1 %d No\r\nContent-Type: " % self.status + JSON % (len(body), body))
+        return True
+
+    def cut(self):
+        """A stream that breaks off inside a chunk."""
+        self.send(STREAM)
+        self.token(0)
+        self.send(b"40\r\ndata: {")
+        return False
+
+    def bad_chunk(self):
+        """A chunk whose size is no number, after a good one."""
+        self.send(STREAM)
+        self.token(0)
+        self.send(b"nonsense\r\n" + chunk(DONE))
+        return False
+
+    def bad_head(self):
+        """No status line."""
+        self.send(b"\x00\x01\x02 what is this\r\n\r\n\r\n")
+        return False
+
+    def bad_event(self):
+        """An event that is no JSON, between good ones."""
+        self.send(STREAM)
+        self.token(0)
+        self.send(chunk(b'data: {"choices":[{"index":0,"delta":{"content":\n\n'))
+        self.token(0, "stop")
+        self.send(chunk(DONE))
+        self.send(LAST)
+        return True
+
+
+ANSWERS = [
+    *("plain", "stream", "unterminated", "error", "error_at_end", "refuse", "cut"),
+    *("bad_chunk", "bad_head", "bad_event"),
+]
+
+
+def read_request(connection, buffered):
     while b"\r\n\r\n" not in buffered:
         data = connection.recv(65536)
         if not data:
-            return None, b""
+            return None, None, b""
         buffered += data
     head, rest = buffered.split(b"\r\n\r\n", 1)
     length = 0
     for line in head.split(b"\r\n")[1:]:
-        name, value = line.split(b":", 1)
+        name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
-            length = int(value)
+            length = int(value) if value.strip().isdigit() else 0
     while len(rest) < length:
         data = connection.recv(65536)
         if not data:
-            return None, b""
+            return None, None, b""
         rest += data
-    return (head, rest[:length]), rest[length:]
+    return head, rest[:length], rest[length:]
 
 
-def serve(connection):
+def serve(connection, options):
     buffered = b""
     while True:
-        request, buffered = read_request(connection, buffered)
-        if request is None:
-            break
-        head, body = request
-        method, target = head.split(b" ", 2)[:2]
-        if method != b"POST":
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}")
+        head, body, buffered = read_request(connection, buffered)
+        if head is None:
+            return
+        if head.startswith(b"GET "):
+            connection.sendall(TYPE + JSON % (2, b"{}"))
             continue
-        document = json.loads(body or b"{}")
-        events = int(document.get("events", options.events))
-        model = document.get("model", "m")
-        usage = {"prompt_tokens": 7, "completion_tokens": events, "total_tokens": 7 + events}
-        if not document.get("stream"):
-            text = json.dumps({"id": "c", "object": "chat.completion", "model": model, "usage": usage,
-                               "choices": [{"index": 0, "finish_reason": "stop",
-                                            "message": {"role": "assistant", "content": "x" * events}}]}).encode()
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-                               % (len(text), text))
-            continue
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        base = {"id": "c", "object": "chat.completion.chunk", "model": model}
-        for number in range(events):
-            if options.gap:
-                time.sleep(options.gap)
-            finish = "stop" if number == events - 1 else None
-            connection.sendall(event({**base, "choices": [
-                {"index": 0, "delta": {"content": f"t{number}"}, "finish_reason": finish}]}))
-        connection.sendall(event({**base, "choices": [], "usage": usage}) + chunk(b"data: [DONE]\n\n"))
-        connection.sendall(b"0\r\n\r\n")
-    connection.close()
+        try:
+            document = json.loads(body)
+        except ValueError:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        time.sleep(document.get("delay_s", 0))
+        answer = document.get("answer") or ("stream" if document.get("stream") else "plain")
+        assert answer in ANSWERS, answer
+        if not getattr(Answer(connection.sendall, document, options), answer)():
+            return
 
 
-def accept_forever(listener):
+def serve_and_close(connection, options):
+    with connection:
+        try:
+            serve(connection, options)
+        except (BrokenPipeError, ConnectionResetError):
+            # The client has gone.
+            pass
+
+
+def accept_forever(listener, options):
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if options.mode == "fork":
             if os.fork() == 0:
                 listener.close()
-                serve(connection)
+                serve_and_close(connection, options)
                 os._exit(0)
             connection.close()
             try:
@@ -99,16 +220,25 @@ def accept_forever(listener):
             except ChildProcessError:
                 pass
         elif options.mode == "inline":
-            serve(connection)
+            serve_and_close(connection, options)
         else:
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=serve_and_close, args=(connection, options), daemon=True).start()
 
 
-listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-print(listener.getsockname()[1], flush=True)
-if options.mode == "leader-exits":
-    import ctypes
-    threading.Thread(target=accept_forever, args=(listener,)).start()
-    # pthread_exit ends the leader thread alone; the process lives on with the other one.
-    ctypes.CDLL(None).syscall(60, 0)
-accept_forever(listener)
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--port", type=int, default=0)
+    arguments.add_argument("--mode", default="thread", choices=["thread", "fork", "leader-exits", "inline"])
+    arguments.add_argument("--events", type=int, default=4)
+    arguments.add_argument("--gap", type=float, default=0.0)
+    options = arguments.parse_args()
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=512)
+    print(listener.getsockname()[1], flush=True)
+    if options.mode == "leader-exits":
+        threading.Thread(target=accept_forever, args=(listener, options)).start()
+        # pthread_exit ends the leader thread alone; the process lives on with the other one.
+        ctypes.CDLL(None).syscall(60, 0)
+    accept_forever(listener, options)
+
+
+main()

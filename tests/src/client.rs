@@ -1,20 +1,27 @@
-//! A client over one kept connection, that knows every byte it was sent.
+//! A client over one kept connection, that knows every byte it sent and was sent.
 
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    time::Duration,
 };
+
+use rustix::net::sockopt::set_socket_linger;
 
 /// One connection to a server of `tests/python`.
 pub struct Client {
     stream: TcpStream,
+    /// Bytes sent.
+    pub sent: u64,
+    /// Bytes received.
+    pub received: u64,
 }
 
 impl Client {
     /// Connects to a port of this machine.
     pub fn connect(port: &str) -> Self {
         let address = ("127.0.0.1", port.parse::<u16>().expect("port"));
-        Self { stream: TcpStream::connect(address).expect("connect") }
+        Self { stream: TcpStream::connect(address).expect("connect"), sent: 0, received: 0 }
     }
 
     /// This end's address, as the server sees it.
@@ -25,6 +32,7 @@ impl Client {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("request");
+        self.sent += bytes.len() as u64;
     }
 
     /// Sends a chat request, with header lines of one's own.
@@ -41,6 +49,7 @@ impl Client {
     pub fn receive(&mut self) -> Vec<u8> {
         let mut buffer = [0; 8192];
         let read = self.stream.read(&mut buffer).expect("response");
+        self.received += read as u64;
         buffer[..read].to_vec()
     }
 
@@ -58,8 +67,30 @@ impl Client {
     /// Everything until the server closes.
     pub fn receive_all(&mut self) -> String {
         let mut all = Vec::new();
-        self.stream.read_to_end(&mut all).expect("response");
+        self.received += self.stream.read_to_end(&mut all).expect("response") as u64;
         String::from_utf8(all).expect("UTF-8")
+    }
+
+    /// Sends a request as it is, and returns what comes first in answer.
+    pub fn exchange(&mut self, request: &str) -> Vec<u8> {
+        self.send(request.as_bytes());
+        let first = self.receive();
+        assert!(!first.is_empty(), "no response");
+        first
+    }
+
+    /// Reads until the connection is over, in order or not.
+    pub fn outlive(&mut self) {
+        let mut buffer = [0; 8192];
+        while let Ok(read @ 1..) = self.stream.read(&mut buffer) {
+            self.received += read as u64;
+        }
+    }
+
+    /// Hangs up by a reset instead of an orderly end.
+    pub fn reset(self) {
+        // Zero: whatever is in the buffers is thrown away, and RST takes the place of FIN (socket(7)).
+        set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
     /// One streamed exchange; its response as it came.

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod engine;
 pub mod hammer;
 pub mod live;
 pub mod script;

@@ -12,7 +12,8 @@ use crate::workload::{Workload, folder, venv};
 pub struct Scripted {
     /// The process.
     pub server: Workload,
-    port: String,
+    /// Where it listens.
+    pub port: String,
     folder: TempDir,
 }
 
@@ -37,10 +38,15 @@ impl Scripted {
 
     /// Runs streams against it, and returns what the client saw of each by request id.
     pub fn load(&self, args: &[&str]) -> HashMap<String, Value> {
+        self.load_at(&self.port, args)
+    }
+
+    /// Runs streams against what stands before it at a port.
+    pub fn load_at(&self, port: &str, args: &[&str]) -> HashMap<String, Value> {
         let out = self.folder.path().join("client.jsonl");
         let status = std::process::Command::new(venv().join("bin/python"))
             .arg(folder("python").join("load.py"))
-            .args(["--port", &self.port, "--out"])
+            .args(["--port", port, "--out"])
             .arg(&out)
             .args(args)
             .status()
@@ -61,7 +67,8 @@ impl Scripted {
     }
 }
 
-fn by_request(path: &Path) -> HashMap<String, Vec<Value>> {
+/// Lines of JSON by the request id in them.
+pub fn by_request(path: &Path) -> HashMap<String, Vec<Value>> {
     let mut requests: HashMap<String, Vec<Value>> = HashMap::new();
     for line in fs::read_to_string(path).expect("lines of JSON").lines() {
         let value: Value = serde_json::from_str(line).expect("JSON");

@@ -24,6 +24,21 @@ pub fn venv() -> PathBuf {
     venv
 }
 
+/// Another virtual environment that `cargo xtask test` makes beside that one; none, after saying so, where its
+/// packages do not run.
+///
+/// # Panics
+/// In CI, which has to have it.
+pub fn environment(name: &str) -> Option<PathBuf> {
+    let path = venv().with_file_name(name);
+    let there = path.join("installed.txt").exists();
+    assert!(there || std::env::var_os("CI").is_none(), "CI must have {}", path.display());
+    if !there {
+        eprintln!("SKIPPED: no {name} at {}: `cargo xtask test` says why", path.display());
+    }
+    there.then_some(path)
+}
+
 /// A child that is killed when it goes out of scope.
 pub struct Workload {
     child: Child,
@@ -59,10 +74,15 @@ impl Workload {
         (workload, first)
     }
 
-    /// The next line of output; empty at its end.
+    /// The next line of output that is not blank; empty at its end.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("output of a workload");
+        while line.trim_end().is_empty() {
+            line.clear();
+            if self.stdout.read_line(&mut line).expect("output of a workload") == 0 {
+                break;
+            }
+        }
         line.trim_end().to_owned()
     }
 

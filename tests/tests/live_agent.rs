@@ -172,7 +172,7 @@ fn nothing_that_was_said_is_told() {
         return;
     }
     let agent = Agent::start(&["--log", "trace"]);
-    let (server, port) = Workload::script("fault_server.py", &[]);
+    let (server, port) = Workload::script("openai_server.py", &[]);
     let model = format!("quiet-{}", server.pid());
     let follower = agent.follow();
     let headers = format!("Authorization: Bearer {SECRET}\r\nCookie: session={SECRET}\r\n");

@@ -1,15 +1,11 @@
 //! Every system call that moves data: what it moved is captured, or is a hole that is told.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use observer::exchange::{Outcome, RequestRecord};
 use observer_ebpf::Counter;
 use observer_tests::{
+    client::{Client, chat},
     live::{Live, Report, privileged},
     workload::Workload,
 };
@@ -24,31 +20,22 @@ fn serve(arguments: &[&str], slow_reader: bool) -> Option<Report> {
     }
     let live = Live::start_default();
     let (server, port) = Workload::script("calls.py", arguments);
-    let mut stream = TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect");
-    let (mut sent, mut received) = (0, 0);
+    let mut client = Client::connect(&port);
     for number in 0..REQUESTS {
-        let body =
-            format!(r#"{{"model":"m{number}","stream":true,"messages":[{{"role":"user","content":"hi"}}]}}"#);
-        let request = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).expect("request");
-        sent += request.len() as u64;
+        client.post("call", "", &chat(&format!("m{number}"), true, 6));
         let mut tail = Vec::new();
-        let mut buffer = [0; 4096];
         while !tail.ends_with(b"\r\n0\r\n\r\n") {
             if slow_reader {
                 thread::sleep(Duration::from_micros(500));
             }
-            let read = stream.read(&mut buffer).expect("response");
-            assert!(read > 0, "the response ended early");
-            received += read as u64;
-            tail.extend_from_slice(&buffer[..read]);
+            let more = client.receive();
+            assert!(!more.is_empty(), "the response ended early");
+            tail.extend_from_slice(&more);
             tail.drain(..tail.len().saturating_sub(7));
         }
     }
-    drop(stream);
+    let moved = (client.sent, client.received);
+    drop(client);
     let pid = server.pid();
     // A duplicate is closed after each response.
     let closes = if matches!(arguments, ["dup" | "fcntl"]) { 3 } else { 1 };
@@ -57,7 +44,7 @@ fn serve(arguments: &[&str], slow_reader: bool) -> Option<Report> {
     });
     let report = live.stop();
     // Each descriptor of the connection tells its positions when it is closed; the last one has them all.
-    assert_eq!(report.seen.raw[&pid].highest, (sent, received), "{arguments:?}");
+    assert_eq!(report.seen.raw[&pid].highest, moved, "{arguments:?}");
     assert!(report.counts.balanced(), "{:?}", report.counts);
     Some(report)
 }

@@ -1,38 +1,15 @@
 //! One exchange of each kind, from a real socket to a request record.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+use std::time::Duration;
 
 use observer::exchange::{Outcome, TokenSource};
 use observer_tests::{
+    client::Client,
     live::{Live, privileged},
     workload::Workload,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
-
-fn post(stream: &mut TcpStream, body: &str) {
-    write!(
-        stream,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Request-ID: r1\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("request");
-}
-
-fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    let mut buffer = [0; 4096];
-    while !all.ends_with(end) {
-        let n = stream.read(&mut buffer).expect("response");
-        assert!(n > 0, "response ended early: {}", String::from_utf8_lossy(&all));
-        all.extend_from_slice(&buffer[..n]);
-    }
-    all
-}
 
 #[test]
 fn streamed_and_plain_on_one_connection() {
@@ -41,15 +18,13 @@ fn streamed_and_plain_on_one_connection() {
     }
     let live = Live::start_default();
     let (server, port) = Workload::script("openai_server.py", &["--events", "5", "--gap", "0.02"]);
-    let mut stream = TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect");
-    post(
-        &mut stream,
+    let mut client = Client::connect(&port);
+    client.stream(
+        "r1",
         r#"{"model":"tiny","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#,
     );
-    read_until(&mut stream, b"0\r\n\r\n");
-    post(&mut stream, r#"{"model":"tiny","messages":[{"role":"user","content":"hi"}]}"#);
-    read_until(&mut stream, b"}");
-    drop(stream);
+    client.plain("r2", r#"{"model":"tiny","messages":[{"role":"user","content":"hi"}]}"#);
+    drop(client);
     live.wait_until("two exchanges", LIMIT, |seen| seen.records.len() == 2);
     let report = live.stop();
     let [streamed, plain] = &report.seen.records[..] else { unreachable!("waited for two") };

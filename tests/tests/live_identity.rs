@@ -1,14 +1,10 @@
 //! Which connection a descriptor is, when processes make it hard to tell.
 
-use std::{
-    collections::HashSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use observer::exchange::Outcome;
 use observer_tests::{
+    client::{Client, chat},
     live::{Live, privileged},
     workload::{Workload, folder, quiet},
 };
@@ -18,43 +14,26 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// After the end of a connection, its state is kept for a grace period, then swept within a second.
 const SWEPT: Duration = Duration::from_millis(4500);
 
-fn connect(port: &str) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect")
-}
-
-/// A plain request for `events` tokens of a model.
-fn ask(stream: &mut TcpStream, model: &str, events: usize) {
-    let body = format!(r#"{{"model":"{model}","events":{events},"messages":[]}}"#);
-    write!(
-        stream,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("request");
-}
-
-fn answer(stream: &mut TcpStream) {
-    let mut buffer = [0; 16384];
-    let n = stream.read(&mut buffer).expect("response");
-    assert!(buffer[..n].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..n]));
+fn answer(client: &mut Client) {
+    let answer = client.receive();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
 /// Each exchange must carry the tokens that its own model stands for.
 fn check_exchanges(mode: &str) {
     let live = Live::start_default();
     let (server, port) = Workload::script("openai_server.py", &["--mode", mode]);
-    let mut streams: Vec<TcpStream> = (0..20).map(|_| connect(&port)).collect();
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&port)).collect();
     for round in 0..3 {
-        for (number, stream) in streams.iter_mut().enumerate() {
-            ask(stream, &format!("m{}", round * 100 + number), round * 100 + number + 1);
+        for (number, client) in clients.iter_mut().enumerate() {
+            let number = round * 100 + number;
+            client.post("identity", "", &chat(&format!("m{number}"), false, number + 1));
         }
-        for stream in &mut streams {
-            answer(stream);
-        }
+        clients.iter_mut().for_each(answer);
     }
     // One stays: its server is killed while it waits for the next request. Children would live on.
-    let idle = if mode == "thread" { streams.pop() } else { None };
-    drop(streams);
+    let idle = if mode == "thread" { clients.pop() } else { None };
+    drop(clients);
     live.wait_until("60 exchanges", LIMIT, |seen| seen.records.len() >= 60);
     let pid = server.pid();
     server.kill();
@@ -107,8 +86,8 @@ fn a_file_under_a_connections_descriptor_is_not_the_connection() {
     }
     let live = Live::start_default();
     let (mut server, port) = Workload::script("identity.py", &["cloexec"]);
-    let mut stream = connect(&port);
-    ask(&mut stream, "m0", 1);
+    let mut client = Client::connect(&port);
+    client.post("cloexec", "", &chat("m0", false, 1));
     assert_eq!(server.line(), "done");
     live.wait_until("the exchange to end", LIMIT, |seen| seen.records.len() == 1);
     let raw = live.look(|seen| seen.raw[&server.pid()]);

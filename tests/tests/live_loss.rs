@@ -1,8 +1,6 @@
 //! What is lost is counted, and what must not be lost is not.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     process::Command,
     sync::{
         Arc,
@@ -15,16 +13,13 @@ use std::{
 use observer::kernel::Options;
 use observer_ebpf::Counter;
 use observer_tests::{
+    client::{Client, chat},
     hammer,
     live::{Live, Seen, privileged},
     workload::{Workload, folder},
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn connect(port: &str) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect")
-}
 
 /// Events of a stream, by its number: no two that follow each other have the same.
 fn events(number: usize) -> usize {
@@ -33,26 +28,11 @@ fn events(number: usize) -> usize {
 
 /// Streams on one connection; returns bytes sent and received.
 fn load(port: &str, streams: usize) -> (u64, u64) {
-    let mut stream = connect(port);
-    let (mut sent, mut received) = (0, 0);
+    let mut client = Client::connect(port);
     for number in 0..streams {
-        let body = format!(r#"{{"model":"m{number}","stream":true,"events":{}}}"#, events(number));
-        let request =
-            format!("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(request.as_bytes()).expect("request");
-        sent += request.len() as u64;
-        let mut tail = Vec::new();
-        let mut buffer = [0; 16384];
-        while !tail.ends_with(b"0\r\n\r\n") {
-            let n = stream.read(&mut buffer).expect("response");
-            assert!(n > 0, "response ended early");
-            received += n as u64;
-            tail.extend_from_slice(&buffer[..n]);
-            let keep = tail.len().saturating_sub(5);
-            tail.drain(..keep);
-        }
+        client.stream("loss", &chat(&format!("m{number}"), true, events(number)));
     }
-    (sent, received)
+    (client.sent, client.received)
 }
 
 #[test]
@@ -123,17 +103,9 @@ fn no_write_is_missed_while_others_hammer_bpf_maps() {
     command.args(["-c", "0", "python3", "-u"]).arg(folder("python").join("identity.py"));
     command.args(["writer", &WRITES.to_string()]);
     let (mut server, port) = Workload::start(command);
-    let mut stream = connect(&port);
-    stream.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}").expect("request");
-    let mut received = 0;
-    let mut buffer = [0; 16384];
-    loop {
-        let n = stream.read(&mut buffer).expect("response");
-        if n == 0 {
-            break;
-        }
-        received += n as u64;
-    }
+    let mut client = Client::connect(&port);
+    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}");
+    while !client.receive().is_empty() {}
     assert_eq!(server.line(), "done");
     stop.store(true, Ordering::Relaxed);
     let look_ups: u64 = hammers.into_iter().map(|hammer| hammer.join().expect("hammer")).sum();
@@ -142,7 +114,7 @@ fn no_write_is_missed_while_others_hammer_bpf_maps() {
     let raw = report.seen.raw[&server.pid()];
     println!("{look_ups} look-ups; {:?}; missed {:?}", report.counts, report.missed);
     // Bytes are counted call by call: a write that went unseen would be missing here.
-    assert_eq!(raw.final_positions.1, received, "every byte of every write was seen");
+    assert_eq!(raw.final_positions.1, client.received, "every byte of every write was seen");
     assert_eq!(report.counts.get(Counter::Unpaired), 0);
     assert!(report.counts.balanced());
 }

@@ -10,7 +10,9 @@ use observer_tests::{
 use rustix::process::Signal;
 
 fn body(model: &str, stream: bool, answer: &str) -> String {
-    format!(r#"{{"model":"{model}","stream":{stream},"answer":"{answer}","gap_s":0.005,"messages":[]}}"#)
+    format!(
+        r#"{{"model":"{model}","stream":{stream},"answer":"{answer}","gap_s":0.005,"events":3,"messages":[]}}"#
+    )
 }
 
 /// One exchange of each kind on a connection that is kept all the time.
@@ -38,7 +40,7 @@ fn broken_answers_mark_their_exchange() {
     }
     let agent = Agent::start(&[]);
     let follower = agent.follow();
-    let (server, port) = Workload::script("fault_server.py", &[]);
+    let (server, port) = Workload::script("openai_server.py", &[]);
     let model = format!("broken-{}", server.pid());
     let mut kept = Client::connect(&port);
     good(&mut kept, &follower, &model, "before");
@@ -70,7 +72,7 @@ fn broken_requests_mark_their_exchange() {
     }
     let agent = Agent::start(&[]);
     let follower = agent.follow();
-    let (server, port) = Workload::script("fault_server.py", &[]);
+    let (server, port) = Workload::script("openai_server.py", &[]);
     let model = format!("broken-{}", server.pid());
     let mut kept = Client::connect(&port);
     good(&mut kept, &follower, &model, "before");

@@ -79,7 +79,7 @@ fn replays_what_an_agent_saw() {
     let agent = Agent::start(&[]);
     let follower = agent.follow();
     let recording = record(&file, &[]);
-    let (server, port) = Workload::script("fault_server.py", &[]);
+    let (server, port) = Workload::script("openai_server.py", &[]);
     let model = format!("rec-{}", server.pid());
     let ids = exchanges(&port, &model);
     for id in &ids {
@@ -145,7 +145,7 @@ fn holds_content_only_where_that_is_allowed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("content.rec");
     let recording = record(&file, &["--with-content", "--set", "content.allow_recording=true"]);
-    let (server, port) = Workload::script("fault_server.py", &[]);
+    let (server, port) = Workload::script("openai_server.py", &[]);
     let ids = exchanges(&port, "recorded");
     recording.end(Signal::TERM).assert_prompt("SIGTERM of a recording");
     let mode = fs::metadata(&file).expect("the recording").permissions().mode();

@@ -1,13 +1,10 @@
 //! What is copied of connections that are of no interest, and that none of interest is missed.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+use std::time::Duration;
 
 use observer::exchange::Outcome;
 use observer_tests::{
+    client::{Client, chat},
     live::{Live, privileged},
     workload::{Workload, quiet},
 };
@@ -17,18 +14,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Time for a verdict to reach the kernel side.
 const VERDICT: Duration = Duration::from_millis(100);
 
-fn connect(port: &str) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect")
-}
-
-fn exchange(stream: &mut TcpStream, request: &str) -> usize {
-    stream.write_all(request.as_bytes()).expect("request");
-    let mut buffer = [0; 16384];
-    let n = stream.read(&mut buffer).expect("response");
-    assert!(n > 0);
-    n
-}
-
 #[test]
 fn a_protocol_that_is_not_http_costs_one_record() {
     if !privileged() {
@@ -36,11 +21,11 @@ fn a_protocol_that_is_not_http_costs_one_record() {
     }
     let live = Live::start_default();
     let (server, port) = Workload::script("identity.py", &["echo"]);
-    let mut stream = connect(&port);
+    let mut client = Client::connect(&port);
     for number in 0..500 {
-        exchange(&mut stream, &format!("*1\r\n$4\r\nPING {number}\r\n"));
+        client.exchange(&format!("*1\r\n$4\r\nPING {number}\r\n"));
     }
-    drop(stream);
+    drop(client);
     live.wait_until("its connection to close", LIMIT, |seen| {
         seen.raw.get(&server.pid()).is_some_and(|raw| raw.close == 1)
     });
@@ -59,18 +44,18 @@ fn a_plain_web_server_costs_nothing_for_get_and_one_record_for_post() {
     let live = Live::start_default();
     let (server, port) = Workload::script("identity.py", &["web"]);
     let data = || live.look(|seen| seen.raw.get(&server.pid()).map_or(0, |raw| raw.data));
-    let mut stream = connect(&port);
-    exchange(&mut stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut client = Client::connect(&port);
+    client.exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     quiet(VERDICT);
     let decided = data();
     assert!((1..=2).contains(&decided), "the first exchange: {decided}");
     for _ in 0..200 {
-        exchange(&mut stream, "GET /style.css HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.exchange("GET /style.css HTTP/1.1\r\nHost: x\r\n\r\n");
     }
     quiet(VERDICT);
     assert_eq!(data(), decided, "GET after the verdict");
     for _ in 0..200 {
-        exchange(&mut stream, "POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd");
+        client.exchange("POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd");
     }
     quiet(VERDICT);
     let posts = data() - decided;
@@ -78,37 +63,16 @@ fn a_plain_web_server_costs_nothing_for_get_and_one_record_for_post() {
     assert!(live.stop().seen.records.is_empty());
 }
 
-/// A streamed completion, to its end.
-fn complete(stream: &mut TcpStream, model: &str) {
-    send(stream, &format!(r#"{{"model":"{model}","stream":true,"messages":[]}}"#));
-}
-
-/// A request for a stream, which is read to its end.
-fn send(stream: &mut TcpStream, body: &str) {
-    let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("request");
-    let mut all = Vec::new();
-    let mut buffer = [0; 4096];
-    while !all.ends_with(b"\r\n0\r\n\r\n") {
-        let n = stream.read(&mut buffer).expect("response");
-        assert!(n > 0, "the response ended early");
-        all.extend_from_slice(&buffer[..n]);
-    }
-}
-
 /// Pooled clients ask for something else first.
 fn first_then_completion(first: &str) {
     let live = Live::start_default();
     let (_server, port) = Workload::script("openai_server.py", &["--events", "6", "--gap", "0.02"]);
-    let mut stream = connect(&port);
+    let mut client = Client::connect(&port);
     for _ in 0..3 {
-        exchange(&mut stream, &format!("GET {first} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.exchange(&format!("GET {first} HTTP/1.1\r\nHost: x\r\n\r\n"));
         quiet(VERDICT);
     }
-    complete(&mut stream, "m");
+    client.stream("m", &chat("m", true, 6));
     live.wait_until("the completion", LIMIT, |seen| seen.records.len() == 1);
     let report = live.stop();
     let record = &report.seen.records[0];
@@ -132,14 +96,11 @@ fn a_pooled_client_may_ask_for_the_models_a_thousand_times() {
     }
     let live = Live::start_default();
     let (_server, port) = Workload::script("openai_server.py", &["--events", "6"]);
-    let mut stream = connect(&port);
+    let mut client = Client::connect(&port);
     for _ in 0..1000 {
-        exchange(
-            &mut stream,
-            "GET /v1/models HTTP/1.1\r\nHost: x\r\nUser-Agent: a client with a pool\r\n\r\n",
-        );
+        client.exchange("GET /v1/models HTTP/1.1\r\nHost: x\r\nUser-Agent: a client with a pool\r\n\r\n");
     }
-    complete(&mut stream, "m");
+    client.stream("m", &chat("m", true, 6));
     live.wait_until("the completion", LIMIT, |seen| seen.records.len() == 1);
     let report = live.stop();
     let record = &report.seen.records[0];
@@ -156,13 +117,13 @@ fn a_large_first_request_is_known_to_its_end() {
     }
     let live = Live::start_default();
     let (_server, port) = Workload::script("openai_server.py", &["--events", "6"]);
-    let mut stream = connect(&port);
-    complete(&mut stream, &"m".repeat(9));
-    let mut stream = connect(&port);
+    let mut client = Client::connect(&port);
+    client.stream("m", &chat("m", true, 6));
+    let mut client = Client::connect(&port);
     let padding = "x".repeat(900_000);
     let body =
         format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"model":"large","stream":true}}"#);
-    send(&mut stream, &body);
+    client.stream("large", &body);
     live.wait_until("both completions", LIMIT, |seen| seen.records.len() == 2);
     let report = live.stop();
     let record = &report.seen.records[1];
@@ -178,13 +139,13 @@ fn bytes_of_tls_are_counted() {
     }
     let live = Live::start_default();
     let (_server, port) = Workload::script("identity.py", &["echo"]);
-    let mut stream = connect(&port);
+    let mut client = Client::connect(&port);
     // The start of a handshake record, then whatever: the server echoes it.
     let hello = format!("\x16\x03\x01\x02\x00{}", "h".repeat(500));
     for _ in 0..20 {
-        exchange(&mut stream, &hello);
+        client.exchange(&hello);
     }
-    drop(stream);
+    drop(client);
     live.wait_until("the bytes", LIMIT, |seen| !seen.undecoded.is_empty());
     let undecoded = live.look(|seen| seen.undecoded.clone());
     assert_eq!(undecoded, [("tls", 2 * 20 * hello.len() as u64)]);

@@ -15,7 +15,7 @@ use clap::Args;
 use crate::background::{Background, Stop, program};
 use crate::command::{cargo, output, root, run as go, state};
 use crate::engine::{Engine, MODEL, answers, get, port_is_free};
-use crate::setup::{self, Need, Requirements, venv};
+use crate::setup::{self, Environment, Need};
 use crate::test::target;
 
 /// Options of `cargo xtask bench`.
@@ -173,7 +173,7 @@ impl Bench {
     /// Events per second of a real FastAPI server that sends as fast as it can, and the processor time that an
     /// event costs it: its rate when nothing else holds it up, whoever else runs on the machine.
     fn uvicorn(&self) -> Result<()> {
-        let python = venv(&[Requirements::TESTS])?.join("bin/python");
+        let python = Environment::MAIN.ready()?.join("bin/python");
         let script = root().join("tests/python/scripted_server.py");
         let mut command = Command::new(python);
         let server = Piped::start(command.arg("-u").arg(script))?;

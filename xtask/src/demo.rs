@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::background::{Background, Stop, program};
 use crate::command::{Moment, cargo, root, run as go, shown, state, which};
 use crate::engine::{Engine, MODEL, answers, get, port_is_free};
-use crate::setup::{self, Need, Requirements, venv};
+use crate::setup::{self, Environment, Need};
 use crate::test::target;
 use compare::Compared;
 
@@ -241,7 +241,7 @@ impl Demo {
 
 /// The client; the caller says how much it is to send.
 fn load_of(engine: &Engine, prefix: &str) -> Result<Command> {
-    let venv = venv(&[Requirements::TESTS, Requirements::DEMO])?;
+    let venv = Environment::MAIN.ready()?;
     let mut load = program(venv.join("bin/python"));
     load.arg(root().join("xtask/demo/load.py"));
     load.args(["--base-url", &engine.base_url, "--model", MODEL, "--prefix", prefix]);

@@ -28,6 +28,8 @@ enum Command {
     Setup(setup::Options),
     /// Starts a real engine, observes it, sends it requests and shows what was seen.
     Demo(demo::Options),
+    /// Runs a real engine with a small real model, in place of itself.
+    Engine(engine::Options),
     /// What observing costs, as ratios measured side by side.
     Bench(bench::Options),
     /// Format, lints, the rules of the architecture, dependencies.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup(options) => setup::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Engine(options) => engine::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Test(options) => test::run(&options),

@@ -14,7 +14,7 @@ use crate::command::{Moment, state, which};
 
 pub(crate) use apt::{base_uris, release_keyring};
 pub(crate) use bpf::usable as bpf_toolchain;
-pub(crate) use python::{Requirements, model, python, venv};
+pub(crate) use python::{Environment, model, python};
 
 /// Options of `cargo xtask setup`.
 #[derive(Args)]
@@ -45,7 +45,7 @@ impl Need {
             Self::Qemu if which("qemu-system-x86_64").is_none() => {
                 &[("qemu-system-x86_64", "qemu-system-x86")]
             }
-            Self::Python if python().is_err() => {
+            Self::Python if python(11).is_err() => {
                 &[("Python 3.11 or later", "python3"), ("its module venv", "python3-venv")]
             }
             _ => &[],
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Python];
     let lacking = ensure(if options.tests { &all } else { &[Need::Bpf] })?;
     if options.tests {
-        venv(&[Requirements::TESTS])?;
+        crate::test::environments()?;
     }
     if lacking {
         bail!("something is missing, see above; what does not need it still works");

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::command::{Moment, cargo, output, run as go, shown, succeeds};
-use crate::setup::{self, Need, Requirements};
-use crate::{lint, vm};
+use crate::setup::{self, Environment, Need};
+use crate::{engine, lint, vm};
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -78,18 +78,36 @@ fn host(live: bool) -> Result<usize> {
         tests.args(["test", "--workspace", "--no-fail-fast"]);
         runs.push(tests);
     }
-    let venv = if live { Some(setup::venv(&[Requirements::TESTS])?) } else { None };
+    let venv = if live { Some(environments()?) } else { None };
     let mut passed = 0;
     for command in &mut runs {
         command.env("OBSERVER_BIN", target()?.join("debug/observer"));
         match &venv {
-            Some(venv) => command.env("OBSERVER_VENV", venv),
+            Some(venv) => command.env("OBSERVER_VENV", venv).env("OBSERVER_XTASK", std::env::current_exe()?),
             // For a runner that cannot leave them out.
             None => command.env("OBSERVER_LIVE", "0"),
         };
         passed += counted(command)?;
     }
     Ok(passed)
+}
+
+/// What the live tests start: the main virtual environment, which is returned, and others beside it. A test for
+/// which there is none fails in CI and says elsewhere what it lacks.
+pub(crate) fn environments() -> Result<PathBuf> {
+    let venv = Environment::MAIN.ready()?;
+    setup::model()?;
+    let ready = |one: Environment| one.ready().map(drop);
+    for (name, done) in [
+        ("AIPerf", ready(Environment::AIPERF)),
+        ("LiteLLM", ready(Environment::LITELLM)),
+        ("fastllm", engine::requantized().map(drop)),
+    ] {
+        if let Err(why) = done {
+            eprintln!("setup: missing {name}: {why:#}");
+        }
+    }
+    Ok(venv)
 }
 
 /// Runs a test command, passes its output on and counts the tests that passed.

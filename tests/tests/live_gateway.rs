@@ -1,0 +1,154 @@
+//! Two hops on one machine: a gateway and the engine behind it.
+
+use std::{fs, process::Command};
+
+use observer::exchange::{Outcome, RequestRecord, Role};
+use observer_tests::{
+    agent::{Agent, wait_for},
+    engine::{Engine, MODEL, drive, free_port},
+    live::privileged,
+    scripted::{Scripted, by_id, by_request},
+    workload::{Workload, environment},
+};
+use rustix::process::Signal;
+
+/// `LiteLLM`'s proxy before an engine.
+fn litellm(engine: &Engine, folder: &std::path::Path) -> Option<(Workload, String)> {
+    let litellm = environment("litellm")?;
+    let (file, port) = (folder.join("config.yaml"), free_port());
+    let config = format!(
+        "model_list:\n  - model_name: {MODEL}\n    litellm_params:\n      model: openai/{MODEL}\n      \
+         api_base: {}/v1\n      api_key: none\n",
+        engine.url
+    );
+    fs::write(&file, config).expect("its configuration");
+    let mut command = Command::new(litellm.join("bin/litellm"));
+    // It would fetch a list of prices.
+    command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("PYTHONUNBUFFERED", "1");
+    // On loopback, and only for the test: without a key.
+    command.env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true");
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--config"]).arg(&file);
+    let (process, _) = Workload::start(command);
+    let url = format!("http://127.0.0.1:{port}");
+    wait_for("LiteLLM", || ureq::get(format!("{url}/health/liveliness")).call().ok());
+    Some((process, url))
+}
+
+#[test]
+fn litellm_and_llama_cpp_are_two_hops() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = Engine::start("llama.cpp");
+    let Some((gateway, url)) = litellm(&engine, folder.path()) else { return };
+    let agent = Agent::start(&[]);
+    let follower = agent.follow();
+    let mut lines = Vec::new();
+    for library in ["openai", "openai-async"] {
+        lines.extend(drive(&url, MODEL, library, &format!("{library}-{}", gateway.pid()), "usage,plain"));
+    }
+    assert_eq!(lines.len(), 12);
+    let of = |pid: u32| {
+        let records = follower.records().into_iter();
+        records.filter(|record| record.pid == pid).collect::<Vec<RequestRecord>>()
+    };
+    let (inner, outer) = wait_for("both hops of every request", || {
+        let (inner, outer) = (of(engine.process.pid()), of(gateway.pid()));
+        (inner.len() >= lines.len() && outer.len() >= lines.len()).then_some((inner, outer))
+    });
+    assert_eq!((inner.len(), outer.len()), (lines.len(), lines.len()));
+    for record in inner.iter().chain(&outer) {
+        assert_eq!(record.outcome, Some(Outcome::Ok), "{record:?}");
+        assert!(record.is_complete(), "{record:?}");
+        assert_eq!(record.model.as_deref(), Some(MODEL), "{record:?}");
+    }
+    // Of each hop the client's own counts; `LiteLLM` compresses its plain answers.
+    let output = |line: &serde_json::Value| line["output"].as_u64().expect("usage");
+    assert_eq!(
+        inner.iter().filter_map(|record| record.tokens.output).sum::<u64>(),
+        lines.iter().map(output).sum::<u64>()
+    );
+    for record in outer.iter().filter(|record| record.stream) {
+        let of = lines.iter().find(|line| line["request_id"].as_str() == record.request_id.as_deref());
+        assert_eq!(record.tokens.output, of.map(output), "{record:?}");
+    }
+    for record in &outer {
+        let id = record.request_id.as_deref();
+        assert!(lines.iter().any(|line| line["request_id"].as_str() == id), "{record:?}");
+    }
+    let roles = |records: &[RequestRecord], role| records.iter().filter(|record| record.role == role).count();
+    assert_eq!((roles(&outer, Role::Gateway), roles(&inner, Role::Server)), (lines.len(), lines.len()));
+    // Over the processes of this test: others may serve on the same machine.
+    let metrics = agent.metrics();
+    let servers = metrics.sum("llm_requests_total", &[("role", "server"), ("gen_ai_request_model", MODEL)]);
+    assert_eq!(servers, Some(lines.len() as u64), "{}", metrics.0);
+    agent.end(Signal::INT).assert_prompt("SIGINT after a gateway");
+}
+
+/// The observer's dispatch waits beside what the gateway itself logged, seconds, for every request; none where the
+/// observer reports none.
+fn dispatch(args: &[&str], streams: &str, concurrency: &str) -> Vec<(Option<f64>, f64)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("gateway.jsonl");
+    let upstream = Scripted::start(&[]);
+    let url = format!("http://127.0.0.1:{}", upstream.port);
+    let log_path = log.to_str().expect("UTF-8");
+    let (gateway, port) =
+        Workload::venv_script("slot_gateway.py", &[&["--upstream", &url, "--log", log_path], args].concat());
+    let agent = Agent::start(&[]);
+    let follower = agent.follow();
+    // Other than one another's, so that the waits differ.
+    let script = |events: u32| format!(r#"{{"events":{events},"gap_ms":7}}"#);
+    let (short, long) = (script(3), script(9));
+    let arguments =
+        ["--streams", streams, "--concurrency", concurrency, "--script", &short, "--script", &long];
+    let seen = upstream.load_at(&port, &arguments);
+    let records = wait_for("a record of every request at the gateway", || {
+        let mut records = follower.records();
+        records.retain(|record| record.pid == gateway.pid());
+        (records.len() >= seen.len()).then_some(records)
+    });
+    let logged = by_request(&log);
+    let waits = by_id(&records).into_iter().map(|(id, record)| {
+        let line = &logged[id][0];
+        let at = |name: &str| line[name].as_u64().expect("a clock") as f64 / 1e9;
+        (record.queue.dispatch, at("sent_ns") - at("received_ns"))
+    });
+    let waits: Vec<_> = waits.collect();
+    assert_eq!(waits.len(), seen.len());
+    waits
+}
+
+/// How many are reported; panics if one of them is wrong.
+fn right(waits: &[(Option<f64>, f64)]) -> usize {
+    let reported: Vec<_> = waits.iter().filter_map(|(observer, own)| Some(((*observer)?, own))).collect();
+    for (observer, own) in &reported {
+        assert!((observer - **own).abs() < 0.005, "{observer} s, and {own} s by the gateway's own clock");
+    }
+    println!("{} of {} reported, all within 5 ms", reported.len(), waits.len());
+    reported.len()
+}
+
+#[test]
+fn waits_for_a_slot_are_matched_by_request_id() {
+    if privileged() {
+        assert!(right(&dispatch(&[], "200", "8")) >= 198, "at least 99 of 100 are matched");
+    }
+}
+
+#[test]
+fn waits_for_a_slot_are_matched_by_order_where_only_one_can_be_meant() {
+    if privileged() {
+        assert_eq!(right(&dispatch(&["--strip"], "40", "1")), 40);
+    }
+}
+
+#[test]
+fn waits_for_a_slot_that_cannot_be_matched_are_not_reported() {
+    if privileged() {
+        // Who came last goes first: order alone would mislead.
+        let waits = dispatch(&["--strip", "--last-first"], "200", "8");
+        assert!(right(&waits) < waits.len());
+    }
+}
