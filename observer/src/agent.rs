@@ -173,6 +173,9 @@ fn start_capture(config: &Config) -> Result<Capture, LoadError> {
     Ok(capture)
 }
 
+/// How long followers are kept waiting for the last records at the end.
+const LAST_WORDS: Duration = Duration::from_millis(600);
+
 /// Observes this node until SIGINT or SIGTERM.
 ///
 /// # Errors
@@ -198,7 +201,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         statistics: Arc::clone(&statistics),
     };
     let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (ended, end) = tokio::sync::oneshot::channel();
+    let (ended, mut end) = tokio::sync::oneshot::channel();
     let thread = capture_thread(config, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
     let (is_ready, early) = (Arc::clone(&ready), Arc::new(AtomicBool::new(false)));
     let told_early = Arc::clone(&early);
@@ -217,11 +220,15 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             tokio::select! {
                 _ = interrupt.recv() => info!("SIGINT: stopping"),
                 _ = terminate.recv() => info!("SIGTERM: stopping"),
-                _ = end => return,
+                _ = &mut end => return,
             }
-            told_early.store(!is_ready.load(Ordering::Relaxed), Ordering::Relaxed);
-            // Detaching begins while the last answers are still being written.
+            let early = !is_ready.load(Ordering::Relaxed);
+            told_early.store(early, Ordering::Relaxed);
             stop.store(true, Ordering::Relaxed);
+            if !early {
+                // Followers are told of what is still open. The probes detach meanwhile.
+                let _late = tokio::time::timeout(LAST_WORDS, end).await;
+            }
         })
         .await;
     if early.load(Ordering::Relaxed) {

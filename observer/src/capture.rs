@@ -330,11 +330,14 @@ impl Capture {
         self.processes.iter().map(|(tgid, process)| (*tgid, process))
     }
 
-    /// Detaches every probe, then takes what is left in the ring.
+    /// Detaches every probe, takes what is left in the ring, and tells of the exchanges that are still open, as far as
+    /// they were seen.
     pub fn stop(mut self, sink: &mut impl Sink) {
         self.kernel.detach();
         // Nothing is added any more.
         while !self.drain(sink) {}
+        self.pipeline.finish(monotonic());
+        self.pass_on(sink);
     }
 }
 

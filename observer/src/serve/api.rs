@@ -70,13 +70,14 @@ pub(super) async fn requests(State(state): State<AppState>) -> Response {
     let open = (state.sources.requests.follow(), state.stop, permit);
     let lines = stream::unfold(open, |(mut lines, mut stop, permit)| async move {
         let line = tokio::select! {
+            // What was told before the end is told.
             biased;
-            _ = stop.wait_for(|stop| *stop) => return None,
             received = lines.recv() => match received {
                 Ok(line) => line,
                 Err(RecvError::Lagged(missed)) => Bytes::from(format!("{{\"lagged\":{missed}}}\n")),
                 Err(RecvError::Closed) => return None,
             },
+            _ = stop.wait_for(|stop| *stop) => return None,
         };
         Some((Ok::<_, Infallible>(line), (lines, stop, permit)))
     });
