@@ -15,7 +15,7 @@ use serde_json::Value;
 /// By how much the client's time to first token is longer: connecting (0.2 ms on loopback, once for each client),
 /// making and writing the request, and, once the first event was written, the library's parsing and the wait of its
 /// thread for one of the cores, which compute tokens. Measured medians on two cores: 2 to 3 ms for the openai
-/// library, 4 to 9 ms for its asynchronous half, whose requests share one thread, 2.3 ms for `AIPerf`.
+/// library, 4 to 11 ms for its asynchronous half, whose requests share one thread, 2.3 ms for `AIPerf`.
 const TTFT_MS: f64 = 25.0;
 
 /// A gap has no such part, only jitter of reading, which goes both ways. Measured medians: below 0.5 ms.
