@@ -358,7 +358,9 @@ impl Conversation {
             | Part::BodyGap(_)
             | Part::Upgraded => {}
         });
-        for defect in defects {
+        // Clients hang up at a stream's own terminator: they have all of it, and only framing is missing.
+        let has_all = self.open.front().is_some_and(|exchange| exchange.evidence.terminated);
+        for defect in defects.into_iter().filter(|defect| !has_all || *defect != Defect::Truncated) {
             self.response_defect(defect);
         }
         while let Some(mut exchange) = self.open.pop_front() {
