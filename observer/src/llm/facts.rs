@@ -227,5 +227,7 @@ impl Facts {
 
 /// Keeps a name, cut to a bound, if it is not empty.
 pub(super) fn name(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.chars().take(NAME).collect())
+    // Most are short, and a stream names its model and its id in each event.
+    let end = if text.len() <= NAME { None } else { text.char_indices().nth(NAME) };
+    (!text.is_empty()).then(|| end.map_or(text, |(end, _)| text.split_at(end).0).to_owned())
 }
