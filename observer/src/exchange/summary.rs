@@ -58,7 +58,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         started_at: wall(context.clock, start),
         pid: exchange.tgid,
         provider: provider.map(Into::into),
-        role: Role::Server,
+        role: if exchange.request.prefill_only { Role::Prefill } else { Role::Server },
         peer: context.peer.map(|peer| peer.to_string()),
         protocol: "http/1.1".into(),
         operation: exchange.llm.map(|(_, operation)| operation),

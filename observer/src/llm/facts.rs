@@ -65,6 +65,8 @@ pub struct Request {
     pub choices: Option<u32>,
     /// Limit on generated tokens.
     pub max_tokens: Option<u64>,
+    /// It asks for a prefill alone: another engine decodes.
+    pub prefill_only: bool,
 }
 
 /// Token counts as APIs report them: most give totals with their parts beside them, some give parts.

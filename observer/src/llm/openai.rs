@@ -49,6 +49,8 @@ pub(super) fn request(path: &str, value: Value<'_>, request: &mut Request) {
         ("max_tokens" | "max_completion_tokens", value) => {
             request.max_tokens = value.count().or(request.max_tokens);
         }
+        // A prefill engine of a disaggregated vLLM is asked so by the proxy before it.
+        ("kv_transfer_params.do_remote_decode", Value::Bool(remote)) => request.prefill_only = remote,
         _ => {}
     }
 }

@@ -1,3 +1,5 @@
+use observer::exchange::Role;
+
 use super::{Asked, JSON, SSE, check, events};
 
 const CHAT: Asked<'static> = Asked {
@@ -38,6 +40,20 @@ fn vllm_chat() {
         // Keep-alives between events, and an answer without a token.
         (CHAT.streamed(SSE, &[": keep-alive\n\n".into(), events(&[ROLE, STOP, "[DONE]"]).concat()]), "ok m stop - -+- -+- - 0 empty"),
     ]);
+}
+
+#[test]
+fn vllm_prefill() {
+    let body = |decode| {
+        format!(
+            r#"{{"model":"m","stream":false,"max_tokens":1,"messages":[],"kv_transfer_params":{{"do_remote_decode":{decode},"do_remote_prefill":false}}}}"#
+        )
+    };
+    for (decode, role) in [(true, Role::Prefill), (false, Role::Server)] {
+        let asked = Asked { path: "/v1/completions", body: &body(decode) };
+        let answer = r#"{"model":"m","choices":[{"index":0,"text":"a","finish_reason":"length"}],"kv_transfer_params":{}}"#;
+        assert_eq!(asked.plain(200, JSON, answer).role, role);
+    }
 }
 
 #[test]
