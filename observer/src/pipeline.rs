@@ -432,6 +432,7 @@ impl Pipeline {
     /// Connections by state.
     pub fn connections(&self) -> BTreeMap<&'static str, u64> {
         let mut states = BTreeMap::from([("undecided", 0), ("observed", 0), ("ignored", 0), ("opaque", 0)]);
+        states.insert("upstream", self.upstreams.len() as u64);
         for tracked in self.connections.values() {
             *states.entry(tracked.conversation.state()).or_default() += 1;
         }
