@@ -47,6 +47,7 @@ const FIELDS: &[Field] = &[
     field("metrics.buckets.ttft", BUCKETS, |c, v| put(&mut c.metrics.buckets.ttft, bounds(v))),
     field("metrics.buckets.tpot", BUCKETS, |c, v| put(&mut c.metrics.buckets.tpot, bounds(v))),
     field("metrics.buckets.chunk", BUCKETS, |c, v| put(&mut c.metrics.buckets.chunk, bounds(v))),
+    field("metrics.buckets.wait", BUCKETS, |c, v| put(&mut c.metrics.buckets.wait, bounds(v))),
     field("metrics.max_series_per_process", PER_PROCESS, |c, v| {
         put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000))
     }),

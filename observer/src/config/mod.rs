@@ -72,7 +72,7 @@ impl Default for MetricsConfig {
     fn default() -> Self {
         Self {
             buckets: Buckets::default(),
-            max_series_per_process: 1000,
+            max_series_per_process: 1500,
             max_series: 20_000,
             labels: LabelStyle::default(),
             profile: MetricsProfile::default(),

@@ -10,23 +10,10 @@ use super::labels::Code;
 /// Commit of OpenTelemetry's generative-AI semantic conventions that names and definitions follow.
 pub const SEMCONV: &str = "7b0c0fe1e";
 
-/// Bucket bounds of token counts, from OpenTelemetry's `gen_ai.client.token.usage`.
-const TOKEN_BUCKETS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
+/// Bucket bounds of token counts: those of OpenTelemetry's `gen_ai.client.token.usage` up to 1 Mi. It goes on to
+/// 64 Mi, for bills; one request's context ends long before, and each bound is two series for each model.
+const TOKEN_BUCKETS: [f64; 11] =
+    [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
 
 /// How a request ended, as coarse as a latency needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,8 +174,8 @@ impl Child {
     pub(super) fn buckets<'a>(&self, buckets: &'a Buckets) -> Option<&'a [f64]> {
         match self {
             Self::Duration(_) => Some(&buckets.duration),
-            // These are compared with the time to first token that they are a part of.
-            Self::Ttft | Self::Queue(_) | Self::ResponseStart | Self::RequestRead => Some(&buckets.ttft),
+            Self::Ttft | Self::ResponseStart => Some(&buckets.ttft),
+            Self::Queue(_) | Self::RequestRead => Some(&buckets.wait),
             Self::Tpot => Some(&buckets.tpot),
             Self::Chunk => Some(&buckets.chunk),
             Self::RequestTokens(_) => Some(&TOKEN_BUCKETS),
@@ -286,7 +273,7 @@ mod tests {
     #[test]
     fn cost_counts_series() {
         let buckets = Buckets::default();
-        assert_eq!(Child::Ttft.cost(&buckets), 25);
+        assert_eq!(Child::Ttft.cost(&buckets), 22);
         assert_eq!(Child::Deliveries.cost(&buckets), 1);
         assert_eq!(Child::InFlight.cost(&buckets), 8);
     }

@@ -114,6 +114,7 @@ fn small() -> MetricsConfig {
         ttft: vec![0.25, 1.0],
         tpot: vec![0.125, 1.0],
         chunk: vec![0.125, 1.0],
+        wait: vec![0.25, 1.0],
     };
     MetricsConfig { buckets, ..MetricsConfig::default() }
 }

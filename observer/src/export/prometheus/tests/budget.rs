@@ -11,7 +11,7 @@ fn busy(pid: u32, model: &str, operation: Operation, outcome: Outcome) -> Reques
         operation: Some(operation),
         outcome: Some(outcome),
         client_stalls: Some(0),
-        queue: Queue { accept: Some(0.1), socket: Some(0.1), dispatch: None, engine: Some(0.1) },
+        queue: Queue { accept: Some(0.1), socket: Some(0.1), engine: Some(0.1), ..Queue::default() },
         ..record(pid, model)
     }
 }
@@ -19,7 +19,7 @@ fn busy(pid: u32, model: &str, operation: Operation, outcome: Outcome) -> Reques
 const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::ServerError, Outcome::AbortedByClient];
 
 #[test]
-fn one_model_and_operation_of_a_pod_takes_at_most_300() {
+fn one_model_and_operation_of_a_pod_takes_at_most_245() {
     let mut bench = Bench::new(&MetricsConfig { profile: MetricsProfile::Full, ..MetricsConfig::default() });
     for (n, outcome) in OUTCOMES.into_iter().enumerate() {
         let mut record = RequestRecord { ttfb: Some(0.1), ..busy(1, "m", Operation::Chat, outcome) };
@@ -36,8 +36,8 @@ fn one_model_and_operation_of_a_pod_takes_at_most_300() {
         full - of_profile.iter().sum::<usize>(),
         of_profile.iter().sum::<usize>()
     );
-    assert!((150..=300).contains(&(full - of_profile.iter().sum::<usize>())), "{full}");
-    assert!(full <= 360, "{full}");
+    assert!((150..=245).contains(&(full - of_profile.iter().sum::<usize>())), "{full}");
+    assert!(full <= 300, "{full}");
 }
 
 #[test]
@@ -45,9 +45,11 @@ fn a_busy_node_stays_within_its_budget() {
     let mut bench = Bench::new(&MetricsConfig::default());
     let (mut n, mut expected) = (0, 0);
     for pid in 1..=8 {
-        bench.identities.insert(pid, identity(pid));
+        // Names as long as they are: a deployment's pod, models of a hub.
+        let pod = format!("vllm-llama-3-1-8b-instruct-6d5f9c7b8-x2kq{pid}");
+        bench.identities.insert(pid, Identity { pod, ..identity(pid) });
         for operation in [Operation::Chat, Operation::TextCompletion] {
-            for model in ["model-a", "model-b"] {
+            for model in ["meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct"] {
                 for outcome in OUTCOMES {
                     bench.exchange(n, busy(pid, model, operation, outcome));
                     n += 1;
@@ -65,17 +67,16 @@ fn a_busy_node_stays_within_its_budget() {
         })
         .min()
         .unwrap();
-    let of_one = series(&text).iter().filter(|line| line.contains("pod=\"llm-1\"")).count();
-    let moved = bench.sum("llm_requests_total", &["request_model=\"other\""]);
+    let of_one = series(&text).iter().filter(|line| line.contains("-x2kq1\"")).count();
     println!(
-        "8 pods x 2 models x 2 operations: {} series ({of_one} of one pod), {} bytes, {fastest:?} a scrape; \
-         {moved} of {expected} requests at model `other`",
+        "8 pods x 2 models x 2 operations: {} series ({of_one} of one pod), {} bytes, {fastest:?} a scrape",
         series(&text).len(),
         text.len()
     );
     assert_eq!(bench.sum("llm_requests_total", &[]), expected);
+    assert!(!text.contains("\"other\""), "all have series of their own");
+    assert_eq!(bench.sum("observer_series_limited_total", &[]), 0);
     assert!(text.len() <= 2_000_000, "{} bytes", text.len());
-    assert!(of_one <= 1000, "{of_one}");
     // What is not optimised takes longer, and says nothing about what is.
     assert!(cfg!(debug_assertions) || fastest.as_millis() <= 50, "{fastest:?}");
 }
@@ -87,25 +88,27 @@ fn resident() -> u64 {
 
 #[test]
 fn a_client_that_makes_up_models_makes_few_series() {
+    // What is not optimised takes ten times as long, and finds the same.
+    let names = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
     for (status, outcome) in [(200, Outcome::Ok), (404, Outcome::ClientError)] {
         let config = MetricsConfig::default();
         let mut bench = Bench::new(&config);
         let mut measured = (0, 0, 0);
-        for n in 0..100_000 {
+        for n in 0..names {
             let record = record(1, &format!("made-up-{n}"));
             bench.exchange(n, RequestRecord { status: Some(status), outcome: Some(outcome), ..record });
-            if n == 10_000 {
+            if n == names / 10 {
                 measured = (bench.metrics.series.used(), bench.text().len(), resident());
             }
         }
         let text = bench.text();
         let grown = resident().saturating_sub(measured.2);
         println!(
-            "{status}: {} series, {} bytes, {grown} bytes of memory more",
+            "{names} models, {status}: {} series, {} bytes, {grown} bytes of memory more",
             series(&text).len(),
             text.len()
         );
-        assert_eq!(bench.sum("llm_requests_total", &[]), 100_000);
+        assert_eq!(bench.sum("llm_requests_total", &[]), u64::from(names));
         assert!(series(&text).len() <= config.max_series_per_process, "{}", series(&text).len());
         assert_eq!(measured.0, bench.metrics.series.used(), "no series since the first tenth");
         assert!(text.len() < measured.1 + 2000, "only numbers grow");
