@@ -25,6 +25,7 @@ use crate::{
     config::Config,
     discover::Process,
     enrich::{Identities, Identity},
+    estimate::Estimator,
     exchange::Observation,
     export::prometheus::{RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
@@ -76,6 +77,7 @@ struct Observer {
     identities: Identities,
     node: String,
     objectives: Vec<Objective>,
+    estimator: Estimator,
     metrics: RequestMetrics,
     feed: RequestFeed,
     statistics: Statistics,
@@ -94,9 +96,11 @@ impl Sink for Observer {
 
     fn process_gone(&mut self, tgid: u32) {
         self.identities.remove(tgid);
+        self.estimator.process_gone(tgid);
     }
 
     fn observation(&mut self, mut observation: Observation) {
+        self.estimator.observe(&mut observation);
         if let Observation::Finished { record, .. } = &mut observation {
             self.identities.fill(record);
             record.slo = slo::judge(&self.objectives, record);
@@ -196,6 +200,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         identities: Identities::on_node(&config.node),
         node: config.node.clone(),
         objectives: config.slo.clone(),
+        estimator: Estimator::default(),
         metrics,
         feed: feed.clone(),
         statistics: Arc::clone(&statistics),

@@ -35,6 +35,9 @@ pub mod discover;
 /// Whose an observation is.
 pub mod enrich;
 
+/// How long requests waited, where no one tells.
+pub mod estimate;
+
 /// Whether requests were served as promised.
 pub mod slo;
 

@@ -96,7 +96,7 @@ pub enum MetricsProfile {
     /// What an operator looks at first.
     #[default]
     Default,
-    /// Besides, when the response started and how long the request took to read.
+    /// Besides, when the response started, how long the request took to read, and the estimate of its wait.
     Full,
 }
 

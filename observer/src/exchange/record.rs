@@ -252,6 +252,10 @@ pub struct Queue {
     /// As the engine reports it on the wire.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<f64>,
+    /// What the fastest prefill of such a prompt when idle does not explain: an estimate, and no part. Not known
+    /// to the core, like the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
 }
 
 /// One finished exchange.

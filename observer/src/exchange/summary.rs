@@ -107,6 +107,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
             socket: times.arrived.and_then(|arrived| start.checked_sub(arrived)).map(seconds).map(round),
             dispatch: exchange.dispatch.map(seconds).map(round),
             engine: exchange.timings.queue.map(round),
+            estimate: None,
         },
         timings: Timings {
             prefill: exchange.timings.prefill.map(round),

@@ -119,6 +119,7 @@ fn latencies<'a>(
     let values = [
         (full(Child::ResponseStart), record.ttfb),
         (full(Child::RequestRead), record.clocks.request_end),
+        (full(Child::WaitEstimate), queue.estimate),
         (Class::of(outcome).map(Child::Duration), record.duration),
         (Some(Child::Ttft), record.ttft),
         (Some(Child::Tpot), record.tpot),

@@ -280,7 +280,7 @@ fn reserve(buckets: &Buckets) -> usize {
     histograms.iter().map(|child| child.cost(buckets)).sum::<usize>() + ENDS + 32
 }
 
-fn one_of_each() -> [Child; 20] {
+fn one_of_each() -> [Child; 21] {
     [
         Child::Duration(Class::Ok),
         Child::Ttft,
@@ -296,6 +296,7 @@ fn one_of_each() -> [Child; 20] {
         Child::Tokens { kind: "", source: "" },
         Child::Wasted(Outcome::Ok),
         Child::Queue(""),
+        Child::WaitEstimate,
         Child::Slo { slo: String::new(), met: "" },
         Child::SloExcluded { slo: String::new(), reason: "" },
         Child::ResponseStart,

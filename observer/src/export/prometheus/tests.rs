@@ -438,13 +438,18 @@ fn objectives_are_there_at_zero_once_a_model_is_asked_for() {
 }
 
 #[test]
-fn the_full_profile_adds_two_histograms() {
+fn the_full_profile_adds_three_histograms() {
     for (profile, expected) in [(MetricsProfile::Default, 0), (MetricsProfile::Full, 1)] {
         let mut bench = Bench::new(&MetricsConfig { profile, ..small() });
         let mut record = RequestRecord { ttfb: Some(0.1), ..record(1, "m") };
         record.clocks.request_end = Some(0.01);
+        record.queue.estimate = Some(0.0);
         bench.exchange(0, record);
-        for name in ["llm_response_start_seconds_count", "llm_request_read_seconds_count"] {
+        for name in [
+            "llm_response_start_seconds_count",
+            "llm_request_read_seconds_count",
+            "llm_queue_wait_estimate_seconds_count",
+        ] {
             assert_eq!(bench.sum(name, &[]), expected, "{name}");
         }
     }

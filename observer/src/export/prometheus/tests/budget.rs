@@ -4,14 +4,24 @@ use std::time::Duration;
 
 use super::{super::series::EXPIRY, *};
 use crate::capture::monotonic;
+use crate::exchange::Clocks;
 
 /// A request with all that a busy server shows of one.
 fn busy(pid: u32, model: &str, operation: Operation, outcome: Outcome) -> RequestRecord {
+    let clocks = Clocks { request_end: Some(0.1), ..Clocks::default() };
     RequestRecord {
         operation: Some(operation),
+        ttfb: Some(0.1),
+        clocks,
         outcome: Some(outcome),
         client_stalls: Some(0),
-        queue: Queue { accept: Some(0.1), socket: Some(0.1), engine: Some(0.1), ..Queue::default() },
+        queue: Queue {
+            accept: Some(0.1),
+            socket: Some(0.1),
+            engine: Some(0.1),
+            estimate: Some(0.1),
+            ..Queue::default()
+        },
         ..record(pid, model)
     }
 }
@@ -22,15 +32,14 @@ const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::ServerError, Outcome::Abor
 fn one_model_and_operation_of_a_pod_takes_at_most_245() {
     let mut bench = Bench::new(&MetricsConfig { profile: MetricsProfile::Full, ..MetricsConfig::default() });
     for (n, outcome) in OUTCOMES.into_iter().enumerate() {
-        let mut record = RequestRecord { ttfb: Some(0.1), ..busy(1, "m", Operation::Chat, outcome) };
-        record.clocks.request_end = Some(0.1);
-        bench.exchange(n as u32, record);
+        bench.exchange(n as u32, busy(1, "m", Operation::Chat, outcome));
     }
     let text = bench.text();
     let count = |text: &str| series(text).iter().filter(|line| line.contains("request_model=\"m\"")).count();
     let full = count(&text);
-    let of_profile = ["llm_response_start_seconds", "llm_request_read_seconds"]
-        .map(|name| series(&text).iter().filter(|line| line.starts_with(name)).count());
+    let of_profile =
+        ["llm_response_start_seconds", "llm_request_read_seconds", "llm_queue_wait_estimate_seconds"]
+            .map(|name| series(&text).iter().filter(|line| line.starts_with(name)).count());
     println!(
         "{} series, {} more with the full profile",
         full - of_profile.iter().sum::<usize>(),
@@ -40,10 +49,10 @@ fn one_model_and_operation_of_a_pod_takes_at_most_245() {
     assert!(full <= 300, "{full}");
 }
 
-#[test]
-fn a_busy_node_stays_within_its_budget() {
-    let mut bench = Bench::new(&MetricsConfig::default());
-    let (mut n, mut expected) = (0, 0);
+/// A node with 8 pods, which serve two models by two operations each; and how many requests it had.
+fn busy_node(profile: MetricsProfile) -> (Bench, u64) {
+    let mut bench = Bench::new(&MetricsConfig { profile, ..MetricsConfig::default() });
+    let mut n = 0;
     for pid in 1..=8 {
         // Names as long as they are: a deployment's pod, models of a hub.
         let pod = format!("vllm-llama-3-1-8b-instruct-6d5f9c7b8-x2kq{pid}");
@@ -53,11 +62,16 @@ fn a_busy_node_stays_within_its_budget() {
                 for outcome in OUTCOMES {
                     bench.exchange(n, busy(pid, model, operation, outcome));
                     n += 1;
-                    expected += 1;
                 }
             }
         }
     }
+    (bench, u64::from(n))
+}
+
+#[test]
+fn a_busy_node_stays_within_its_budget() {
+    let (bench, expected) = busy_node(MetricsProfile::Default);
     let text = bench.text();
     let fastest = (0..5)
         .map(|_| {
@@ -79,6 +93,14 @@ fn a_busy_node_stays_within_its_budget() {
     assert!(text.len() <= 2_000_000, "{} bytes", text.len());
     // What is not optimised takes longer, and says nothing about what is.
     assert!(cfg!(debug_assertions) || fastest.as_millis() <= 50, "{fastest:?}");
+}
+
+#[test]
+fn the_full_profile_moves_nothing_to_other() {
+    let (bench, _) = busy_node(MetricsProfile::Full);
+    let text = bench.text();
+    println!("with the full profile: {} series, {} bytes", series(&text).len(), text.len());
+    assert!(text.contains("llm_queue_wait_estimate_seconds") && !text.contains("\"other\""));
 }
 
 /// Bytes of memory that this process holds.
