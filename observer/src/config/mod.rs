@@ -51,6 +51,8 @@ pub struct Config {
     pub stall: StallConfig,
     /// What is promised to clients.
     pub slo: Vec<Objective>,
+    /// What is read of engines' own metrics.
+    pub engines: EnginesConfig,
 }
 
 /// `metrics.*`.
@@ -152,6 +154,15 @@ pub struct StallConfig {
     pub minimum: Duration,
 }
 
+/// `engines.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnginesConfig {
+    /// Whether the agent reads the gauges of engines that it recognises, from their own endpoints.
+    pub metrics: bool,
+    /// Between two reads of one.
+    pub interval: Duration,
+}
+
 impl StallConfig {
     /// The minimum as the core counts time.
     pub fn nanos(self) -> u64 {
@@ -176,6 +187,7 @@ impl Config {
             limits: LimitsConfig { connections: 16_384, bytes: 256 << 20 },
             stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
             slo: Vec::new(),
+            engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
         }
     }
 

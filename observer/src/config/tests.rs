@@ -54,6 +54,9 @@ fn every_field_can_be_set_from_the_file() {
         bytes = 1048576
         [stall]
         minimum = "500ms"
+        [engines]
+        metrics = true
+        interval = "30s"
         [[slo]]
         name = "chat"
         models = "llama*"
@@ -89,6 +92,7 @@ fn every_field_can_be_set_from_the_file() {
         content: ContentConfig { allow_recording: true },
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
         stall: StallConfig { minimum: Duration::from_millis(500) },
+        engines: EnginesConfig { metrics: true, interval: Duration::from_secs(30) },
         slo: vec![
             Objective {
                 name: "chat".to_owned(),

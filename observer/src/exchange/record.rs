@@ -3,6 +3,8 @@
 //! Absent means not known; nothing is guessed. Durations are seconds, `started_at` is RFC 3339 with
 //! nanoseconds, clocks are seconds after `request_start`.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::judged::Judged;
@@ -379,6 +381,9 @@ pub struct RequestRecord {
     /// JSON.
     #[serde(skip)]
     pub client_left: Option<f64>,
+    /// Address that the server was reached at; not part of the JSON.
+    #[serde(skip)]
+    pub local: Option<SocketAddr>,
     /// Each gap in microseconds, for histograms; bounded, not part of the JSON.
     #[serde(skip)]
     pub gap_micros: Vec<u32>,

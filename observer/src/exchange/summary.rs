@@ -117,6 +117,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         partial: exchange.partial.iter().map(ToString::to_string).collect(),
         defects: exchange.defects.iter().map(ToString::to_string).collect(),
         client_left: after(exchange.flow.gone),
+        local: context.local,
         gap_micros: exchange.gap_micros,
         ..RequestRecord::default()
     }

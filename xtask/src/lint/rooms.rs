@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 13] = [
+const ROAD: [&str; 14] = [
     "connection",
     "http",
     "body",
@@ -21,6 +21,7 @@ const ROAD: [&str; 13] = [
     "pipeline",
     "discover",
     "enrich",
+    "engines",
     "estimate",
     "slo",
     "export",
