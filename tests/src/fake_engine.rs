@@ -81,7 +81,7 @@ fn serve(stream: TcpStream, fields: &str, fingerprint: &str, state: &Mutex<State
         if let Some(value) = line.strip_prefix("content-length:") {
             length = value.trim().parse().expect("a length");
         } else if path.is_empty() {
-            path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            path.push_str(line.split(' ').nth(1).unwrap_or_default());
         } else if line.is_empty() {
             break;
         }

@@ -35,7 +35,7 @@ fn gauges_come_by_their_own_name_and_go_with_a_read_that_fails() {
     answered(&agent, &engine, "vllm");
     let of_vllm = [("gen_ai_provider_name", "vllm"), ("namespace", ""), ("pod", "")];
     let waiting = || agent.metrics().sum("llm_engine_requests_waiting", &of_vllm);
-    wait_for("gauges", || waiting());
+    wait_for("gauges", waiting);
     let metrics = agent.metrics();
     assert_eq!(waiting(), Some(3));
     assert_eq!(metrics.sum("llm_engine_requests_running", &of_vllm), Some(8));

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn gauges(waiting: f64, running: f64, kv_cache: Option<f64>) -> Option<Gauges> {
-    Some(Gauges { waiting: Some(waiting), running: Some(running), kv_cache })
+fn gauges(waiting: f64, running: f64, kv_cache: Option<f64>) -> Gauges {
+    Gauges { waiting: Some(waiting), running: Some(running), kv_cache }
 }
 
 const VLLM: &str = r#"# HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -23,9 +23,9 @@ vllm:kv_cache_usage_perc{engine="1",model_name="meta-llama/Llama-3.1-8B-Instruct
 
 #[test]
 fn vllm() {
-    assert_eq!(Engine::Vllm.gauges(VLLM), gauges(3.0, 15.0, Some(0.9125)));
+    assert_eq!(Engine::Vllm.gauges(VLLM), Some(gauges(3.0, 15.0, Some(0.9125))));
     let older = VLLM.replace("kv_cache_usage_perc", "gpu_cache_usage_perc");
-    assert_eq!(Engine::Vllm.gauges(&older), gauges(3.0, 15.0, Some(0.9125)));
+    assert_eq!(Engine::Vllm.gauges(&older), Some(gauges(3.0, 15.0, Some(0.9125))));
     assert_eq!(Engine::Sglang.gauges(VLLM), None, "not its own");
     let broken = VLLM.replace("8.0", "NaN").replace("7.0", "-1").replace("0.9125", "1e999");
     let told = Engine::Vllm.gauges(&broken).unwrap();
@@ -43,7 +43,7 @@ sglang:num_queue_reqs{engine_type="unified",model_name="m",tp_rank="0",pp_rank="
 sglang:num_queue_reqs{engine_type="unified",model_name="m",tp_rank="0",pp_rank="0",dp_rank="1",priority=""} 2.0
 sglang:token_usage{engine_type="unified",model_name="m",tp_rank="0",pp_rank="0"} 0.28
 "#;
-    assert_eq!(Engine::Sglang.gauges(text), gauges(6.0, 5.0, Some(0.28)));
+    assert_eq!(Engine::Sglang.gauges(text), Some(gauges(6.0, 5.0, Some(0.28))));
     let parts = "sglang:num_queue_reqs{priority=\"1\"} 3\nsglang:num_queue_reqs{priority=\"2\"} 1\n";
     assert_eq!(Engine::Sglang.gauges(parts).unwrap().waiting, Some(4.0), "without the whole, its parts");
 }
@@ -52,7 +52,7 @@ sglang:token_usage{engine_type="unified",model_name="m",tp_rank="0",pp_rank="0"}
 fn tgi_has_no_cache() {
     let text = "# TYPE tgi_queue_size gauge\ntgi_queue_size 2\n\n# TYPE tgi_batch_current_size gauge\n\
                 tgi_batch_current_size 6\n\ntgi_batch_current_max_tokens 4096\n";
-    assert_eq!(Engine::Tgi.gauges(text), gauges(2.0, 6.0, None));
+    assert_eq!(Engine::Tgi.gauges(text), Some(gauges(2.0, 6.0, None)));
 }
 
 #[test]
@@ -69,7 +69,7 @@ nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 
 nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm",version="1"} 0.5
 nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm",version="1"} 6239
 "#;
-    assert_eq!(Engine::Triton.gauges(&format!("{plain}{backend}")), gauges(4.0, 9.0, Some(0.5)));
+    assert_eq!(Engine::Triton.gauges(&format!("{plain}{backend}")), Some(gauges(4.0, 9.0, Some(0.5))));
 }
 
 #[test]

@@ -48,15 +48,16 @@ pub(super) fn families(names: &[&'static str], told: &Told) -> prometheus::Resul
         };
     }
     let mut families = Vec::new();
-    let metrics: [(&str, &str, fn(&Gauges) -> Option<f64>); 3] = [
-        ("llm_engine_requests_waiting", WAITING, |gauges| gauges.waiting),
-        ("llm_engine_requests_running", RUNNING, |gauges| gauges.running),
-        ("llm_engine_kv_cache_usage_ratio", KV_CACHE, |gauges| gauges.kv_cache),
+    let metrics = [
+        ("llm_engine_requests_waiting", WAITING),
+        ("llm_engine_requests_running", RUNNING),
+        ("llm_engine_kv_cache_usage_ratio", KV_CACHE),
     ];
-    for (name, help, value) in metrics {
+    for (at, (name, help)) in metrics.into_iter().enumerate() {
         let vector = GaugeVec::new(Opts::new(name, help), &names)?;
         for (labels, gauges) in &totals {
-            if let Some(value) = value(gauges) {
+            let values = [gauges.waiting, gauges.running, gauges.kv_cache];
+            if let Some(value) = values[at] {
                 vector.with_label_values(labels).set(value);
             }
         }
