@@ -24,7 +24,9 @@ use crate::{
     capture::{Capture, Sink, monotonic},
     config::Config,
     discover::Process,
+    engines::{Engines, Told},
     enrich::{Identities, Identity},
+    estimate::Estimator,
     exchange::Observation,
     export::prometheus::{RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
@@ -76,6 +78,8 @@ struct Observer {
     identities: Identities,
     node: String,
     objectives: Vec<Objective>,
+    estimator: Estimator,
+    engines: Option<Arc<Engines>>,
     metrics: RequestMetrics,
     feed: RequestFeed,
     statistics: Statistics,
@@ -94,11 +98,19 @@ impl Sink for Observer {
 
     fn process_gone(&mut self, tgid: u32) {
         self.identities.remove(tgid);
+        self.estimator.process_gone(tgid);
+        if let Some(engines) = &self.engines {
+            engines.process_gone(tgid);
+        }
     }
 
     fn observation(&mut self, mut observation: Observation) {
+        self.estimator.observe(&mut observation);
         if let Observation::Finished { record, .. } = &mut observation {
             self.identities.fill(record);
+            if let Some(engines) = &self.engines {
+                engines.served(record, self.identities.of(record.pid));
+            }
             record.slo = slo::judge(&self.objectives, record);
             if let Err(error) = self.feed.publish(record) {
                 warn!(%error, "a request record cannot be written as JSON");
@@ -192,15 +204,21 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
     let feed = RequestFeed::new(FEED);
     let statistics = Statistics::default();
+    let engines = config.engines.metrics.then(|| Arc::new(Engines::new(config.engines.interval)));
     let observer = Observer {
         identities: Identities::on_node(&config.node),
         node: config.node.clone(),
         objectives: config.slo.clone(),
+        estimator: Estimator::default(),
+        engines: engines.clone(),
         metrics,
         feed: feed.clone(),
         statistics: Arc::clone(&statistics),
     };
     let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    if let Some(engines) = &engines {
+        engines_thread(Arc::clone(engines), config.engines.interval, Arc::clone(&stop))?;
+    }
     let (ended, mut end) = tokio::sync::oneshot::channel();
     let thread = capture_thread(config, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
     let (is_ready, early) = (Arc::clone(&ready), Arc::new(AtomicBool::new(false)));
@@ -210,7 +228,9 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let sources = Sources {
         metrics: Arc::new(move || {
             let stats = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            scrape.gather(monotonic(), &stats).map_err(|error| error.to_string())
+            let now = monotonic();
+            let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
+            scrape.gather(now, &stats, &told).map_err(|error| error.to_string())
         }),
         ready,
         requests: feed,
@@ -262,6 +282,18 @@ fn capture_thread(
         capture.stop(&mut observer);
         Ok(())
     })
+}
+
+/// Reads what engines say of themselves, every so often. Nobody waits for it: at worst it hangs in a read while
+/// the process ends.
+fn engines_thread(engines: Arc<Engines>, interval: Duration, stop: Arc<AtomicBool>) -> io::Result<()> {
+    thread::Builder::new().name("engines".into()).spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            thread::sleep(interval);
+            engines.read(monotonic);
+        }
+    })?;
+    Ok(())
 }
 
 /// Writes what is told into a recording.

@@ -35,6 +35,12 @@ pub mod discover;
 /// Whose an observation is.
 pub mod enrich;
 
+/// What engines say of themselves.
+pub mod engines;
+
+/// How long requests waited, where no one tells.
+pub mod estimate;
+
 /// Whether requests were served as promised.
 pub mod slo;
 

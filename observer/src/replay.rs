@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::{
+    estimate::Estimator,
     exchange::{Observation, RequestRecord},
     pipeline::{Limits, Pipeline, Stats},
     recording::file::{ReadError, Reader},
@@ -22,6 +23,7 @@ pub fn replay(
     mut sink: impl FnMut(RequestRecord),
 ) -> Result<Stats, ReadError> {
     let mut reader = Reader::open(path)?;
+    let mut estimator = Estimator::default();
     let mut pipeline = Pipeline::new(LIMITS).stalls_after(stalls_after);
     let mut time = 0;
     let outcome = loop {
@@ -29,22 +31,23 @@ pub fn replay(
             Ok(Some(record)) => {
                 time = record.header().time.max(time);
                 pipeline.handle_record(&record);
-                drain(&mut pipeline, &mut sink);
+                drain(&mut pipeline, &mut estimator, &mut sink);
             }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
     pipeline.finish(time);
-    drain(&mut pipeline, &mut sink);
+    drain(&mut pipeline, &mut estimator, &mut sink);
     outcome.map(|()| pipeline.stats())
 }
 
-fn drain(pipeline: &mut Pipeline, sink: &mut impl FnMut(RequestRecord)) {
+fn drain(pipeline: &mut Pipeline, estimator: &mut Estimator, sink: &mut impl FnMut(RequestRecord)) {
     while pipeline.poll_verdict().is_some() {}
     while pipeline.poll_ended().is_some() {}
     while pipeline.poll_undecoded().is_some() {}
-    while let Some(observation) = pipeline.poll_observation() {
+    while let Some(mut observation) = pipeline.poll_observation() {
+        estimator.observe(&mut observation);
         if let Observation::Finished { record, .. } = observation {
             sink(*record);
         }

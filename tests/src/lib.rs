@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod client;
 pub mod engine;
+pub mod fake_engine;
 pub mod hammer;
 pub mod live;
 pub mod script;

@@ -37,6 +37,7 @@ const SWITCH: &str = "write true or false";
 const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as [\"llama-server\", \"vllm\"]";
 const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
 const STALL: &str = "write a time from 100ms to 10m, such as 2s";
+const INTERVAL: &str = "write a time from 1s to 10m, such as 15s";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const FIELDS: &[Field] = &[
@@ -47,6 +48,7 @@ const FIELDS: &[Field] = &[
     field("metrics.buckets.ttft", BUCKETS, |c, v| put(&mut c.metrics.buckets.ttft, bounds(v))),
     field("metrics.buckets.tpot", BUCKETS, |c, v| put(&mut c.metrics.buckets.tpot, bounds(v))),
     field("metrics.buckets.chunk", BUCKETS, |c, v| put(&mut c.metrics.buckets.chunk, bounds(v))),
+    field("metrics.buckets.wait", BUCKETS, |c, v| put(&mut c.metrics.buckets.wait, bounds(v))),
     field("metrics.max_series_per_process", PER_PROCESS, |c, v| {
         put(&mut c.metrics.max_series_per_process, count(v, 100, 1_000_000))
     }),
@@ -60,7 +62,9 @@ const FIELDS: &[Field] = &[
     field("content.allow_recording", SWITCH, |c, v| put(&mut c.content.allow_recording, switch(v))),
     field("limits.connections", CONNECTIONS, |c, v| put(&mut c.limits.connections, count(v, 16, 1 << 20))),
     field("slo", objectives::REMEDY, |c, v| put(&mut c.slo, objectives::objectives(v))),
-    field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, silence(v))),
+    field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, time(v, Duration::from_millis(100)))),
+    field("engines.metrics", SWITCH, |c, v| put(&mut c.engines.metrics, switch(v))),
+    field("engines.interval", INTERVAL, |c, v| put(&mut c.engines.interval, time(v, Duration::from_secs(1)))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
 
@@ -222,9 +226,10 @@ fn memory(value: &Value) -> Result<usize, String> {
     if (1 << 20..=64 << 30).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
 }
 
-fn silence(value: &Value) -> Result<Duration, String> {
+/// A time from this one to ten minutes.
+fn time(value: &Value, least: Duration) -> Result<Duration, String> {
     let time = cli::parse_duration(text(value)?).map_err(|_remedy| "is not a time".to_owned())?;
-    let within = Duration::from_millis(100)..=Duration::from_mins(10);
+    let within = least..=Duration::from_mins(10);
     if within.contains(&time) { Ok(time) } else { Err("is out of range".to_owned()) }
 }
 

@@ -51,6 +51,8 @@ pub struct Config {
     pub stall: StallConfig,
     /// What is promised to clients.
     pub slo: Vec<Objective>,
+    /// What is read of engines' own metrics.
+    pub engines: EnginesConfig,
 }
 
 /// `metrics.*`.
@@ -72,7 +74,7 @@ impl Default for MetricsConfig {
     fn default() -> Self {
         Self {
             buckets: Buckets::default(),
-            max_series_per_process: 1000,
+            max_series_per_process: 1500,
             max_series: 20_000,
             labels: LabelStyle::default(),
             profile: MetricsProfile::default(),
@@ -96,7 +98,7 @@ pub enum MetricsProfile {
     /// What an operator looks at first.
     #[default]
     Default,
-    /// Besides, when the response started and how long the request took to read.
+    /// Besides, when the response started, how long the request took to read, and the estimate of its wait.
     Full,
 }
 
@@ -152,6 +154,15 @@ pub struct StallConfig {
     pub minimum: Duration,
 }
 
+/// `engines.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnginesConfig {
+    /// Whether the agent reads the gauges of engines that it recognises, from their own endpoints.
+    pub metrics: bool,
+    /// Between two reads of one.
+    pub interval: Duration,
+}
+
 impl StallConfig {
     /// The minimum as the core counts time.
     pub fn nanos(self) -> u64 {
@@ -176,6 +187,7 @@ impl Config {
             limits: LimitsConfig { connections: 16_384, bytes: 256 << 20 },
             stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
             slo: Vec::new(),
+            engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
         }
     }
 

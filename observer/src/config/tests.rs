@@ -23,7 +23,7 @@ fn nothing_typed_gives_the_defaults() {
     assert_eq!(config.capture.ring_bytes, 16 * 1024 * 1024);
     assert!(config.capture.arrival);
     assert!(!config.content.allow_recording);
-    assert_eq!((config.metrics.max_series_per_process, config.metrics.max_series), (1000, 20_000));
+    assert_eq!((config.metrics.max_series_per_process, config.metrics.max_series), (1500, 20_000));
 }
 
 #[test]
@@ -42,6 +42,7 @@ fn every_field_can_be_set_from_the_file() {
         ttft = [0.5]
         tpot = [0.25]
         chunk = [0.125, 1]
+        wait = [0.5, 5]
         [capture]
         ring_bytes = "1MiB"
         arrival = false
@@ -53,6 +54,9 @@ fn every_field_can_be_set_from_the_file() {
         bytes = 1048576
         [stall]
         minimum = "500ms"
+        [engines]
+        metrics = true
+        interval = "30s"
         [[slo]]
         name = "chat"
         models = "llama*"
@@ -73,6 +77,7 @@ fn every_field_can_be_set_from_the_file() {
                 ttft: vec![0.5],
                 tpot: vec![0.25],
                 chunk: vec![0.125, 1.0],
+                wait: vec![0.5, 5.0],
             },
             max_series_per_process: 500,
             max_series: 5000,
@@ -87,6 +92,7 @@ fn every_field_can_be_set_from_the_file() {
         content: ContentConfig { allow_recording: true },
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
         stall: StallConfig { minimum: Duration::from_millis(500) },
+        engines: EnginesConfig { metrics: true, interval: Duration::from_secs(30) },
         slo: vec![
             Objective {
                 name: "chat".to_owned(),
@@ -223,7 +229,7 @@ fn bad_environment_and_flags_are_refused_by_their_names() {
 #[test]
 fn contradictions_and_a_useless_host_name_are_refused() {
     let message = resolve("[metrics]\nmax_series = 200", &[], &[]).unwrap_err().to_string();
-    assert!(message.contains("metrics.max_series_per_process` = 1000"), "{message}");
+    assert!(message.contains("metrics.max_series_per_process` = 1500"), "{message}");
     assert!(message.contains("`metrics.max_series` = 200"), "{message}");
     let message = Config::resolve(None, [], &cli(&[]), "").unwrap_err().to_string();
     assert!(message.contains("set `node`"), "{message}");

@@ -30,6 +30,8 @@ pub struct Connection {
     pub tgid: u32,
     /// The other end.
     pub peer: Option<SocketAddr>,
+    /// This end.
+    pub local: Option<SocketAddr>,
     /// When TCP became ESTABLISHED, monotonic nanoseconds.
     pub connected: Option<u64>,
     /// When `accept` returned it.
@@ -46,6 +48,7 @@ impl Connection {
     pub fn new(open: &Open) -> Self {
         let mut connection = Self::unseen(open.connection, open.header.tgid);
         connection.peer = address(open.family, &open.remote, open.remote_port);
+        connection.local = address(open.family, &open.local, open.local_port);
         connection.connected = nonzero(open.connected);
         connection.accepted = nonzero(open.accepted);
         connection.hold(Holder { tgid: open.header.tgid, fd: open.fd });
@@ -58,6 +61,7 @@ impl Connection {
             id,
             tgid,
             peer: None,
+            local: None,
             connected: None,
             accepted: None,
             received: Stream::default(),

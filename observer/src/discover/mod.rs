@@ -7,5 +7,5 @@ mod container;
 mod listeners;
 mod process;
 
-pub use listeners::listening;
+pub use listeners::{ListenerAt, listener_at, listening};
 pub use process::{Process, is_gone, threads};

@@ -11,6 +11,8 @@ pub struct Context {
     pub tgid: u32,
     /// The other end.
     pub peer: Option<SocketAddr>,
+    /// This end.
+    pub local: Option<SocketAddr>,
     /// When TCP became ESTABLISHED.
     pub connected: Option<u64>,
     /// When `accept` returned.

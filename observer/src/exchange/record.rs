@@ -3,6 +3,8 @@
 //! Absent means not known; nothing is guessed. Durations are seconds, `started_at` is RFC 3339 with
 //! nanoseconds, clocks are seconds after `request_start`.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::judged::Judged;
@@ -252,6 +254,10 @@ pub struct Queue {
     /// As the engine reports it on the wire.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<f64>,
+    /// What the fastest prefill of such a prompt when idle does not explain: an estimate, and no part. Not known
+    /// to the core, like the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
 }
 
 /// One finished exchange.
@@ -375,6 +381,9 @@ pub struct RequestRecord {
     /// JSON.
     #[serde(skip)]
     pub client_left: Option<f64>,
+    /// Address that the server was reached at; not part of the JSON.
+    #[serde(skip)]
+    pub local: Option<SocketAddr>,
     /// Each gap in microseconds, for histograms; bounded, not part of the JSON.
     #[serde(skip)]
     pub gap_micros: Vec<u32>,

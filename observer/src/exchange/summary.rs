@@ -107,6 +107,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
             socket: times.arrived.and_then(|arrived| start.checked_sub(arrived)).map(seconds).map(round),
             dispatch: exchange.dispatch.map(seconds).map(round),
             engine: exchange.timings.queue.map(round),
+            estimate: None,
         },
         timings: Timings {
             prefill: exchange.timings.prefill.map(round),
@@ -116,6 +117,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         partial: exchange.partial.iter().map(ToString::to_string).collect(),
         defects: exchange.defects.iter().map(ToString::to_string).collect(),
         client_left: after(exchange.flow.gone),
+        local: context.local,
         gap_micros: exchange.gap_micros,
         ..RequestRecord::default()
     }

@@ -133,6 +133,7 @@ fn context(connection: &Connection, road: &Road<'_>) -> Context {
         connection: connection.id,
         tgid: connection.tgid,
         peer: connection.peer,
+        local: connection.local,
         connected: connection.connected,
         accepted: connection.accepted,
         clock: road.clock,

@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 12] = [
+const ROAD: [&str; 14] = [
     "connection",
     "http",
     "body",
@@ -21,6 +21,8 @@ const ROAD: [&str; 12] = [
     "pipeline",
     "discover",
     "enrich",
+    "engines",
+    "estimate",
     "slo",
     "export",
     "serve",
@@ -28,7 +30,8 @@ const ROAD: [&str; 12] = [
 ];
 
 /// Rooms without IO and without a clock.
-const CORE: [&str; 8] = ["connection", "http", "body", "llm", "exchange", "pipeline", "enrich", "slo"];
+const CORE: [&str; 9] =
+    ["connection", "http", "body", "llm", "exchange", "pipeline", "enrich", "estimate", "slo"];
 
 /// A file of another room that keeps the core's rule.
 const CORE_FILE: &str = "observer/src/recording/mask.rs";

@@ -10,23 +10,10 @@ use super::labels::Code;
 /// Commit of OpenTelemetry's generative-AI semantic conventions that names and definitions follow.
 pub const SEMCONV: &str = "7b0c0fe1e";
 
-/// Bucket bounds of token counts, from OpenTelemetry's `gen_ai.client.token.usage`.
-const TOKEN_BUCKETS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
+/// Bucket bounds of token counts: those of OpenTelemetry's `gen_ai.client.token.usage` up to 1 Mi. It goes on to
+/// 64 Mi, for bills; one request's context ends long before, and each bound is two series for each model.
+const TOKEN_BUCKETS: [f64; 11] =
+    [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
 
 /// How a request ended, as coarse as a latency needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +72,7 @@ pub(super) enum Child {
     },
     Wasted(Outcome),
     Queue(&'static str),
+    WaitEstimate,
     Slo {
         slo: String,
         met: &'static str,
@@ -117,6 +105,7 @@ impl Child {
             Self::Tokens { .. } => "llm_tokens_total",
             Self::Wasted(_) => "llm_wasted_tokens_total",
             Self::Queue(_) => "llm_queue_wait_seconds",
+            Self::WaitEstimate => "llm_queue_wait_estimate_seconds",
             Self::Slo { .. } => "llm_slo_requests_total",
             Self::SloExcluded { .. } => "llm_slo_excluded_requests_total",
             Self::ResponseStart => "llm_response_start_seconds",
@@ -143,6 +132,7 @@ impl Child {
             Self::Tokens { .. } => TOKENS,
             Self::Wasted(_) => WASTED,
             Self::Queue(_) => QUEUE,
+            Self::WaitEstimate => WAIT_ESTIMATE,
             Self::Slo { .. } => SLO,
             Self::SloExcluded { .. } => SLO_EXCLUDED,
             Self::ResponseStart => RESPONSE_START,
@@ -162,6 +152,7 @@ impl Child {
             | Self::Deliveries
             | Self::Stalls
             | Self::ClientStalls
+            | Self::WaitEstimate
             | Self::ResponseStart
             | Self::RequestRead => vec![],
             Self::Duration(class) => vec![("outcome", class.as_str().into())],
@@ -187,8 +178,8 @@ impl Child {
     pub(super) fn buckets<'a>(&self, buckets: &'a Buckets) -> Option<&'a [f64]> {
         match self {
             Self::Duration(_) => Some(&buckets.duration),
-            // These are compared with the time to first token that they are a part of.
-            Self::Ttft | Self::Queue(_) | Self::ResponseStart | Self::RequestRead => Some(&buckets.ttft),
+            Self::Ttft | Self::ResponseStart => Some(&buckets.ttft),
+            Self::Queue(_) | Self::WaitEstimate | Self::RequestRead => Some(&buckets.wait),
             Self::Tpot => Some(&buckets.tpot),
             Self::Chunk => Some(&buckets.chunk),
             Self::RequestTokens(_) => Some(&TOKEN_BUCKETS),
@@ -256,6 +247,13 @@ const WASTED: &str = "Output tokens generated for requests that did not end well
 const QUEUE: &str = "Seconds spent waiting, by part: accept (listen backlog), socket (data lay unread), \
                      dispatch (at a gateway, until its upstream request), engine (as reported on the wire). \
                      Parts overlap; do not add them.";
+const WAIT_ESTIMATE: &str = "An estimate, not measured and no part of llm_queue_wait_seconds: seconds from the last byte \
+                             of the request to the first token, less the fastest that the same process took for \
+                             the same model and size of prompt (input tokens not cached, by powers of two) while \
+                             it served nothing else for that model, and at least 0. So prompts of one size differ \
+                             by up to a factor of two, and what an engine serves from a cache without reporting it \
+                             shortens what is subtracted. Streamed requests seen whole with known tokens, once 5 \
+                             idle ones of that size were seen. Only with metrics.profile=full.";
 const SLO: &str = "Requests that were eligible for an objective of the configuration, by whether each of its bounds \
                    was kept. Requests that failed at the server, were rejected, or that the client broke off \
                    after a bound had passed, are not met.";
@@ -286,7 +284,7 @@ mod tests {
     #[test]
     fn cost_counts_series() {
         let buckets = Buckets::default();
-        assert_eq!(Child::Ttft.cost(&buckets), 25);
+        assert_eq!(Child::Ttft.cost(&buckets), 22);
         assert_eq!(Child::Deliveries.cost(&buckets), 1);
         assert_eq!(Child::InFlight.cost(&buckets), 8);
     }

@@ -58,7 +58,7 @@ const USUAL: [(Outcome, Code, &str); 15] = [
     (Outcome::Unknown, Code::None, ""),
 ];
 
-/// What comes into being at 0 with each set of request labels.
+/// What comes into being at 0 with each set of request labels, and needs not be said again.
 pub(super) fn born() -> Changes<'static> {
     let ends = USUAL.map(|(outcome, code, finish)| Child::Requests { outcome, code, finish });
     let wasted = WASTED.map(Child::Wasted);
@@ -67,10 +67,7 @@ pub(super) fn born() -> Changes<'static> {
 
 /// What the start of an exchange means.
 pub(super) fn started() -> Changes<'static> {
-    let mut changes = born();
-    let live = [Child::Deliveries, Child::Stalls, Child::InFlight];
-    changes.extend(live.map(|child| (child, Change::Add(0))));
-    changes
+    [Child::Deliveries, Child::Stalls, Child::InFlight].map(|child| (child, Change::Add(0))).to_vec()
 }
 
 /// What a request means, once it is known what it asks for.
@@ -92,8 +89,8 @@ pub(super) fn promised<'a>(objectives: impl Iterator<Item = &'a str>) -> Changes
 pub(super) fn finished(record: &RequestRecord, profile: MetricsProfile) -> Changes<'_> {
     let outcome = record.outcome.unwrap_or(Outcome::Unknown);
     let finish = labels::finish_reason(record.finish_reason.as_deref());
-    let mut changes = born();
-    changes.push((Child::Requests { outcome, code: Code::of(record.status), finish }, Change::Add(1)));
+    let ended = Child::Requests { outcome, code: Code::of(record.status), finish };
+    let mut changes = vec![(ended, Change::Add(1))];
     if let Some(stalls) = record.client_stalls {
         changes.push((Child::ClientStalls, Change::Add(stalls)));
     }
@@ -122,6 +119,7 @@ fn latencies<'a>(
     let values = [
         (full(Child::ResponseStart), record.ttfb),
         (full(Child::RequestRead), record.clocks.request_end),
+        (full(Child::WaitEstimate), queue.estimate),
         (Class::of(outcome).map(Child::Duration), record.duration),
         (Some(Child::Ttft), record.ttft),
         (Some(Child::Tpot), record.tpot),

@@ -11,6 +11,7 @@
 
 mod agent;
 mod child;
+mod engines;
 mod in_flight;
 mod labels;
 mod meaning;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::{IntCounter, Registry, TextEncoder};
 
 use crate::config::{MetricsConfig, MetricsProfile};
+use crate::engines::Told;
 use crate::enrich::{Identities, Identity};
 use crate::exchange::{ExchangeId, Observation, Operation, Phase, RequestRecord};
 use crate::slo::Objective;
@@ -220,17 +222,18 @@ impl RequestMetrics {
 }
 
 impl Scrape {
-    /// One scrape in text format, at this monotonic time in nanoseconds.
+    /// One scrape in text format, at this monotonic time in nanoseconds, with what engines say of themselves.
     ///
     /// # Errors
     ///
     /// When the text cannot be rendered, which would be a mistake in a definition.
-    pub fn gather(&self, now: u64, stats: &AgentStats) -> prometheus::Result<String> {
+    pub fn gather(&self, now: u64, stats: &AgentStats, told: &Told) -> prometheus::Result<String> {
         let mut families = Vec::new();
         families.extend(self.shared.in_flight().families(&self.shared.label_names, now)?);
         let dropped =
             [("series_limit", self.shared.dropped.get()), ("unmatched", self.shared.unmatched.get())];
         families.extend(agent::families(stats, &dropped)?);
+        families.extend(engines::families(&self.shared.label_names[..3], told)?);
         for family in &mut families {
             // The registry sorts its own.
             family.mut_metric().sort_by_cached_key(|metric| {

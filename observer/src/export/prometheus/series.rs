@@ -171,7 +171,7 @@ impl Series {
             self.workloads.get(&place.workload).and_then(|workload| workload.groups.get(&place.group));
         let children = changes.iter().map(|(child, _)| child);
         match group {
-            None => children.cloned().collect(),
+            None => children.cloned().chain(place.group.born().into_iter().map(|(child, _)| child)).collect(),
             Some(group) => children
                 .map(|child| group.settle(child))
                 .filter(|child| !group.children.contains_key(child))
@@ -191,10 +191,11 @@ impl Series {
             .workloads
             .entry(place.workload.clone())
             .or_insert_with(|| Workload::new(Arc::new(place.workload.as_identity())));
+        let born = if workload.groups.contains_key(&place.group) { Vec::new() } else { place.group.born() };
         let group = workload.groups.entry(place.group.clone()).or_default();
         let names = self.names.into_iter().chain(labels::REQUEST_NAMES);
         let mut values: Option<Vec<String>> = None;
-        for (child, change) in changes {
+        for (child, change) in born.iter().chain(changes) {
             let child = group.settle(child);
             let handle = match group.children.entry(child) {
                 Entry::Occupied(entry) => Some(entry.into_mut()),
@@ -271,13 +272,15 @@ fn reserve(buckets: &Buckets) -> usize {
         Child::RequestTokens("input"),
         Child::RequestTokens("output"),
         Child::Queue("accept"),
+        Child::Queue("socket"),
+        Child::Queue("engine"),
         Child::InFlight,
     ];
     // Ends, tokens by type and source, waste, starts and deliveries come on top.
     histograms.iter().map(|child| child.cost(buckets)).sum::<usize>() + ENDS + 32
 }
 
-fn one_of_each() -> [Child; 20] {
+fn one_of_each() -> [Child; 21] {
     [
         Child::Duration(Class::Ok),
         Child::Ttft,
@@ -293,6 +296,7 @@ fn one_of_each() -> [Child; 20] {
         Child::Tokens { kind: "", source: "" },
         Child::Wasted(Outcome::Ok),
         Child::Queue(""),
+        Child::WaitEstimate,
         Child::Slo { slo: String::new(), met: "" },
         Child::SloExcluded { slo: String::new(), reason: "" },
         Child::ResponseStart,

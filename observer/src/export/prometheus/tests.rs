@@ -52,7 +52,7 @@ impl Bench {
     }
 
     fn text(&self) -> String {
-        self.scrape.gather(10 * SECOND, &AgentStats::default()).unwrap()
+        self.scrape.gather(10 * SECOND, &AgentStats::default(), &Told::default()).unwrap()
     }
 
     /// Sum of the samples of this name whose labels contain all of these; all are whole numbers here.
@@ -114,6 +114,7 @@ fn small() -> MetricsConfig {
         ttft: vec![0.25, 1.0],
         tpot: vec![0.125, 1.0],
         chunk: vec![0.125, 1.0],
+        wait: vec![0.25, 1.0],
     };
     MetricsConfig { buckets, ..MetricsConfig::default() }
 }
@@ -176,7 +177,7 @@ fn one_of_everything() -> (Bench, AgentStats) {
 #[test]
 fn golden_text() {
     let (bench, stats) = one_of_everything();
-    let text = bench.scrape.gather(10 * SECOND, &stats).unwrap();
+    let text = bench.scrape.gather(10 * SECOND, &stats, &Told::default()).unwrap();
     let text = text.replace(env!("CARGO_PKG_VERSION"), "VERSION");
     let golden = include_str!("golden.prom");
     for (at, (is, should)) in text.lines().zip(golden.lines()).enumerate() {
@@ -188,7 +189,7 @@ fn golden_text() {
 #[test]
 fn promtool_accepts_the_text() {
     let (bench, stats) = one_of_everything();
-    let text = bench.scrape.gather(10 * SECOND, &stats).unwrap();
+    let text = bench.scrape.gather(10 * SECOND, &stats, &Told::default()).unwrap();
     let child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -370,7 +371,7 @@ fn made_up_codes_and_reasons_have_a_bound() {
 #[test]
 fn no_label_value_is_written_twice() {
     let (bench, stats) = one_of_everything();
-    let text = bench.scrape.gather(0, &stats).unwrap();
+    let text = bench.scrape.gather(0, &stats, &Told::default()).unwrap();
     let names: Vec<&str> = text
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -384,7 +385,7 @@ fn a_scrape_may_run_while_observations_come() {
     let mut bench = Bench::new(&small());
     let scrape = bench.scrape.clone();
     let reader = std::thread::spawn(move || {
-        (0..50).map(|now| scrape.gather(now, &AgentStats::default()).unwrap().len()).max()
+        (0..50).map(|now| scrape.gather(now, &AgentStats::default(), &Told::default()).unwrap().len()).max()
     });
     for n in 0..500 {
         bench.exchange(n, record(1 + n % 3, "m"));
@@ -437,13 +438,18 @@ fn objectives_are_there_at_zero_once_a_model_is_asked_for() {
 }
 
 #[test]
-fn the_full_profile_adds_two_histograms() {
+fn the_full_profile_adds_three_histograms() {
     for (profile, expected) in [(MetricsProfile::Default, 0), (MetricsProfile::Full, 1)] {
         let mut bench = Bench::new(&MetricsConfig { profile, ..small() });
         let mut record = RequestRecord { ttfb: Some(0.1), ..record(1, "m") };
         record.clocks.request_end = Some(0.01);
+        record.queue.estimate = Some(0.0);
         bench.exchange(0, record);
-        for name in ["llm_response_start_seconds_count", "llm_request_read_seconds_count"] {
+        for name in [
+            "llm_response_start_seconds_count",
+            "llm_request_read_seconds_count",
+            "llm_queue_wait_estimate_seconds_count",
+        ] {
             assert_eq!(bench.sum(name, &[]), expected, "{name}");
         }
     }

@@ -10,6 +10,7 @@ use crate::exchange::Role;
 
 use super::child::Child;
 use super::labels::{self, Code, OTHER};
+use super::meaning::{self, Changes};
 
 /// Children of `llm_requests_total` in one group; what lies beyond has code and reason `other`.
 pub(super) const ENDS: usize = 64;
@@ -52,6 +53,14 @@ pub(super) enum GroupKey {
 }
 
 impl GroupKey {
+    /// What is there at 0 from the first moment of such a group.
+    pub(super) fn born(&self) -> Changes<'static> {
+        match self {
+            Self::Trust => Vec::new(),
+            Self::Requests { .. } => meaning::born(),
+        }
+    }
+
     /// The group that takes what would be too much for this one. The provider stays if it is the usual one
     /// of the container, so that the number of such groups has a bound.
     pub(super) fn other(&self, usual_provider: &str) -> Self {
