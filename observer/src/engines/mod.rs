@@ -95,6 +95,9 @@ impl Engines {
         let engine = record.provider.as_deref().and_then(Engine::of);
         let answered = record.status.is_some_and(|status| (200..300).contains(&status));
         // What a gateway passes on bears the marks of the engine behind it.
+        if record.role == Role::Gateway {
+            self.process_gone(record.pid);
+        }
         if let (Some(engine), Some(address), Role::Server, true) =
             (engine, record.local, record.role, answered)
         {
@@ -189,7 +192,9 @@ mod tests {
             assert_eq!(engines.state().targets.len(), expected, "{record:?}");
             engines.process_gone(1);
         }
-        assert!(engines.state().targets.is_empty());
+        engines.served(&vllm(), &identity);
+        engines.served(&RequestRecord { role: Role::Gateway, ..vllm() }, &identity);
+        assert!(engines.state().targets.is_empty(), "it was taken for an engine before it sent anything on");
     }
 
     #[test]

@@ -134,7 +134,10 @@ fn a_client_that_makes_up_models_makes_few_series() {
         assert!(series(&text).len() <= config.max_series_per_process, "{}", series(&text).len());
         assert_eq!(measured.0, bench.metrics.series.used(), "no series since the first tenth");
         assert!(text.len() < measured.1 + 2000, "only numbers grow");
-        assert!(grown < 4 << 20, "{grown} bytes since the first tenth");
+        // A process that runs other tests besides, as `cargo test` does, has their memory too.
+        let is_alone = std::env::var_os("NEXTEST").is_some();
+        assert!(!is_alone || grown < 1 << 20, "{grown} bytes since the first tenth");
+        assert!(bench.metrics.live.is_empty(), "nothing is kept of what has ended");
     }
 }
 
