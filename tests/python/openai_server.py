@@ -14,7 +14,6 @@ Fields of a request's body beside the API's own, all optional:
   status   of the answer `refuse`
   width    bytes of each of the made-up events' text
   coding   "gzip": the content of the answers `plain` and `stream` is coded so
-  bytewise true: each byte is sent by a call of its own
 
 Content of a request that is coded with gzip is decoded.
 
@@ -73,8 +72,6 @@ class Answer:
 
     def __init__(self, send, document, options):
         self.send = send
-        if document.get("bytewise"):
-            self.send = lambda data: [send(data[at : at + 1]) for at in range(len(data))]
         self.is_coded = document.get("coding") == "gzip"
         self.model = document.get("model", "m")
         width = document.get("width", 0)

@@ -70,27 +70,6 @@ fn a_prompt_of_a_megabyte_and_a_half_wherever_its_model_stands() {
 }
 
 #[test]
-fn a_server_that_writes_byte_by_byte() {
-    let report = observed(2, |port| {
-        let mut client = Client::connect(port);
-        for stream in [true, false] {
-            client.post(
-                &stream.to_string(),
-                "",
-                &chat("bytes", stream, 6).replacen('{', r#"{"bytewise":true,"#, 1),
-            );
-            client.receive_until(if stream { b"\r\n0\r\n\r\n" } else { b"}}" });
-        }
-    });
-    let Some(report) = report else { return };
-    let records = by_id(&report.seen.records);
-    for id in ["true", "false"] {
-        whole(records[id], "bytes", 6);
-    }
-    assert_eq!(records["true"].deliveries, 6, "{:?}", records["true"]);
-}
-
-#[test]
 fn content_that_is_coded_with_gzip() {
     let coded = |body: &str| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
