@@ -12,6 +12,10 @@ Fields of a request's body beside the API's own, all optional:
   delay_s  seconds before the response head
   pause_s  seconds in the middle of a stream
   status   of the answer `refuse`
+  width    bytes of each of the made-up events' text
+  coding   "gzip": the content of the answers `plain` and `stream` is coded so
+
+Content of a request that is coded with gzip is decoded.
 
 A request that is no GET and has no JSON is answered with 400, and its connection is closed. Prints its port, then
 serves until it is killed.
@@ -19,13 +23,16 @@ serves until it is killed.
 
 import argparse
 import ctypes
+import gzip
 import json
 import os
 import socket
 import threading
 import time
+import zlib
 
 TYPE = b"HTTP/1.1 200 OK\r\nContent-Type: "
+CODED = b"Content-Encoding: gzip\r\n"
 STREAM = TYPE + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 JSON = b"application/json\r\nContent-Length: %d\r\n\r\n%b"
 DONE = b"data: [DONE]\n\n"
@@ -40,13 +47,35 @@ def event(document):
     return chunk(b"data: " + json.dumps(document).encode() + b"\n\n")
 
 
+class Gzip:
+    """Codes each chunk of a stream so that it can be decoded before the next one comes."""
+
+    def __init__(self, send):
+        self.send = send
+        self.coder = zlib.compressobj(wbits=31)
+
+    def __call__(self, data):
+        if data == LAST:
+            return self.send(chunk(self.coder.flush()) + LAST)
+        if data == STREAM:
+            return self.send(STREAM.replace(b"\r\n\r\n", b"\r\n" + CODED + b"\r\n"))
+        content = b""
+        while data:
+            size, _, rest = data.partition(b"\r\n")
+            content += rest[: int(size, 16)]
+            data = rest[int(size, 16) + 2 :]
+        self.send(chunk(self.coder.compress(content) + self.coder.flush(zlib.Z_SYNC_FLUSH)))
+
+
 class Answer:
     """One request, and the ways to answer it. Each way says whether the connection can be used again."""
 
     def __init__(self, send, document, options):
         self.send = send
+        self.is_coded = document.get("coding") == "gzip"
         self.model = document.get("model", "m")
-        self.words = [f"t{number}" for number in range(int(document.get("events", options.events)))]
+        width = document.get("width", 0)
+        self.words = [f"t{number}".ljust(width, "x") for number in range(int(document.get("events", options.events)))]
         if "say" in document:
             self.words = document["say"].split(" ")
         self.gap_s = document.get("gap_s", options.gap)
@@ -78,10 +107,16 @@ class Answer:
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         whole = {"id": "c", "object": "chat.completion", "model": self.model, "choices": [choice]}
         body = json.dumps({**whole, "usage": self.usage()}).encode()
-        self.send(TYPE + JSON % (len(body), body))
+        head = JSON
+        if self.is_coded:
+            body = gzip.compress(body)
+            head = JSON.replace(b"\r\n", b"\r\n" + CODED, 1)
+        self.send(TYPE + head % (len(body), body))
         return True
 
     def stream(self):
+        if self.is_coded:
+            self.send = Gzip(self.send)
         self.tokens()
         self.send(self.chunk_of([], usage=self.usage()) + chunk(DONE))
         self.send(LAST)
@@ -184,7 +219,8 @@ def serve(connection, options):
             connection.sendall(TYPE + JSON % (2, b"{}"))
             continue
         try:
-            document = json.loads(body)
+            is_coded = b"content-encoding: gzip" in head.lower()
+            document = json.loads(gzip.decompress(body) if is_coded else body)
         except ValueError:
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
@@ -241,4 +277,5 @@ def main():
     accept_forever(listener, options)
 
 
-main()
+if __name__ == "__main__":
+    main()

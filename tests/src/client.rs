@@ -3,6 +3,8 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
     time::Duration,
 };
 
@@ -24,6 +26,13 @@ impl Client {
         Self { stream: TcpStream::connect(address).expect("connect"), sent: 0, received: 0 }
     }
 
+    /// Connects to a server's Unix socket.
+    pub fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("connect");
+        // Reads and writes are the same calls on both; what needs an address is not for these.
+        Self { stream: TcpStream::from(OwnedFd::from(stream)), sent: 0, received: 0 }
+    }
+
     /// This end's address, as the server sees it.
     pub fn name(&self) -> String {
         self.stream.local_addr().expect("address").to_string()
@@ -37,12 +46,7 @@ impl Client {
 
     /// Sends a chat request, with header lines of one's own.
     pub fn post(&mut self, id: &str, headers: &str, body: &str) {
-        let request = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Request-ID: {id}\r\n{headers}Content-Length: \
-             {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.send(request.as_bytes());
+        self.send(&request(id, headers, body.as_bytes()));
     }
 
     /// What comes next, at least one byte; empty at the end.
@@ -104,6 +108,15 @@ impl Client {
         self.post(id, "", body);
         self.receive_until(b"}")
     }
+}
+
+/// A chat request as it is sent.
+pub fn request(id: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Request-ID: {id}\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// A chat request that `openai_server.py` answers with so many events.
