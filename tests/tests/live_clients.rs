@@ -214,3 +214,67 @@ fn anthropic_against_llama_cpp() {
     assert_near(&beside);
     agent.end(Signal::INT).assert_prompt("SIGINT after the anthropic library");
 }
+
+/// The last count of generated tokens that an answer of llama.cpp names, in the words of whichever API.
+fn generated(answer: &str) -> Option<u64> {
+    ["\"completion_tokens\":", "\"output_tokens\":", "\"tokens_predicted\":", "\"predicted_n\":"]
+        .iter()
+        .filter_map(|name| answer.rfind(name).map(|at| &answer[at + name.len()..]))
+        .find_map(|rest| rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+}
+
+/// Each API that llama.cpp serves, streamed and plain, and how it refuses.
+#[test]
+fn every_api_of_llama_cpp() {
+    const ASKED: [(&str, &str); 5] = [
+        ("/completion", r#""prompt":"Count to ten:","n_predict":12"#),
+        ("/v1/completions", r#""prompt":"Count to ten:","max_tokens":12"#),
+        ("/v1/chat/completions", r#""messages":[{"role":"user","content":"Hello"}],"max_tokens":12"#),
+        ("/v1/messages", r#""messages":[{"role":"user","content":"Hello"}],"max_tokens":12"#),
+        ("/v1/responses", r#""input":"Hello","max_output_tokens":12"#),
+    ];
+    if !privileged() {
+        return;
+    }
+    let engine = Engine::start("llama.cpp");
+    let agent = Agent::start(&[]);
+    let follower = agent.follow();
+    let http: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let mut answers = Vec::new();
+    for (path, asks) in ASKED {
+        for (kind, rest) in
+            [("stream", r#","stream":true"#), ("plain", ""), ("refused", r#","temperature":"warm""#)]
+        {
+            let id = format!("{kind}{path}");
+            let body = format!(r#"{{"model":"{MODEL}",{asks}{rest}}}"#);
+            let mut response = http
+                .post(format!("{}{path}", engine.url))
+                .header("content-type", "application/json")
+                .header("x-request-id", &id)
+                .send(&body)
+                .expect("an answer");
+            let status = response.status().as_u16();
+            answers.push((id, kind, status, response.body_mut().read_to_string().expect("text")));
+        }
+    }
+    let records = records_of(&follower, &answers.iter().map(|(id, ..)| &**id).collect::<Vec<_>>());
+    for (id, kind, status, answer) in &answers {
+        let record = &records[id];
+        println!("{id}: {status} {:?} {:?}", record.outcome, record.tokens);
+        assert_eq!(record.status, Some(*status), "{answer}\n{record:?}");
+        assert!(record.is_complete() && record.defects.is_empty(), "{answer}\n{record:?}");
+        if *status == 200 {
+            assert_eq!(record.outcome, Some(Outcome::Ok), "{answer}\n{record:?}");
+            assert_eq!(record.tokens.output_total(), generated(answer), "{answer}\n{record:?}");
+            assert!(record.tokens.output_total() > Some(0), "{answer}\n{record:?}");
+            assert_eq!((record.stream, record.ttft.is_some()), (*kind == "stream", *kind == "stream"));
+            assert_eq!(record.model.as_deref(), Some(MODEL), "{record:?}");
+            assert_eq!(record.provider.as_deref(), Some("llama.cpp"), "{record:?}");
+        } else {
+            let outcome = if *status < 500 { Outcome::ClientError } else { Outcome::ServerError };
+            assert_eq!(record.outcome, Some(outcome), "{answer}\n{record:?}");
+            assert!(record.error_type.is_some(), "{answer}\n{record:?}");
+        }
+    }
+    agent.end(Signal::INT).assert_prompt("SIGINT after every API");
+}

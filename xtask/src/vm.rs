@@ -133,7 +133,18 @@ impl Machine {
             .arg("-initrd")
             .arg(&self.initramfs)
             .args(["-append", format!("console=ttyS0 panic=-1 quiet {append}").trim_end()]);
-        self.until_off(&mut qemu, &log)?;
+        if let Err(error) = self.until_off(&mut qemu, &log) {
+            // The emulator itself may hang in its firmware, before the kernel that is to be tested has begun.
+            let console = fs::read(&log).with_context(|| log.display().to_string())?;
+            if self.stop.check().is_err()
+                || String::from_utf8_lossy(&console).contains("vm: ")
+                || console.len() > 512
+            {
+                return Err(error);
+            }
+            println!("vm: {version}: the emulator hung in its firmware and is started once more");
+            self.until_off(&mut qemu, &log)?;
+        }
 
         let console = fs::read(&log).with_context(|| log.display().to_string())?;
         let console = String::from_utf8_lossy(&console).replace('\r', "");
