@@ -79,17 +79,13 @@ pub struct Pipeline {
     limits: Limits,
     /// Bytes of memory that all conversations hold.
     held: usize,
-    /// Last moment known on both clocks: monotonic, realtime.
-    clock: Option<(u64, u64)>,
-    stalls_after: u64,
+    road: Road,
     /// When to look at which stream, soonest first; at most one of each connection, and that may be too early.
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
-    observations: VecDeque<Observation>,
     verdicts: VecDeque<(u64, Verdict)>,
     ended: VecDeque<u64>,
     undecoded: VecDeque<(u32, Undecoded, u64)>,
     defects: BTreeMap<&'static str, u64>,
-    stats: Stats,
 }
 
 impl Pipeline {
@@ -101,27 +97,30 @@ impl Pipeline {
             dispatch: Dispatch::default(),
             limits,
             held: 0,
-            clock: None,
-            stalls_after: STALLS_AFTER,
+            road: Road {
+                clock: None,
+                stalls_after: STALLS_AFTER,
+                observations: VecDeque::new(),
+                stats: Stats::default(),
+            },
             deadlines: BinaryHeap::new(),
-            observations: VecDeque::new(),
             verdicts: VecDeque::new(),
             ended: VecDeque::new(),
             undecoded: VecDeque::new(),
             defects: BTreeMap::new(),
-            stats: Stats::default(),
         }
     }
 
     /// Streams may be silent for so many nanoseconds.
     #[must_use]
-    pub fn stalls_after(self, nanos: u64) -> Self {
-        Self { stalls_after: nanos, ..self }
+    pub fn stalls_after(mut self, nanos: u64) -> Self {
+        self.road.stalls_after = nanos;
+        self
     }
 
     /// Takes in one record.
     pub fn handle_record(&mut self, record: &Record<'_>) {
-        self.stats.received += 1;
+        self.road.stats.received += 1;
         let taken = match record {
             Record::Open(open) if open.flags & open_flags::OUTBOUND != 0 => self.open_upstream(open),
             Record::Open(open) => self.open(open),
@@ -176,12 +175,12 @@ impl Pipeline {
                 true
             }
             Record::Clock(Clock { header, realtime }) => {
-                self.clock = Some((header.time, *realtime));
+                self.road.clock = Some((header.time, *realtime));
                 true
             }
             Record::Listen(_) | Record::Exec(_) | Record::Oom(_) => true,
         };
-        self.stats.decoded += u64::from(taken);
+        self.road.stats.decoded += u64::from(taken);
     }
 
     /// A process is the client of this connection, whatever it was taken for before.
@@ -192,7 +191,7 @@ impl Pipeline {
             self.ended.pop_back();
         }
         if self.connections.len() + self.upstreams.len() >= self.limits.connections {
-            self.stats.dropped_table_full += 1;
+            self.road.stats.dropped_table_full += 1;
             return false;
         }
         self.upstreams.entry(open.connection).or_insert_with(|| Upstream::new(open.header.tgid));
@@ -202,13 +201,17 @@ impl Pipeline {
     fn sent_upstream(&mut self, data: &Data, payload: &[u8]) {
         let Some(upstream) = self.upstreams.get_mut(&data.connection) else { return };
         let tgid = data.header.tgid;
-        let Self { dispatch, connections, verdicts, .. } = self;
+        let Self { dispatch, connections, verdicts, defects, road, .. } = self;
         upstream.take(data, payload, &mut |request| {
             let Some((id, wait)) = dispatch.sent(tgid, &request) else { return };
             if let Some(cause) = connections.get_mut(&id.connection) {
                 cause.conversation.dispatched(id.sequence, wait);
             }
         });
+        road.stats.lost_bytes = road.stats.lost_bytes.saturating_add(upstream.poll_lost());
+        while let Some(defect) = upstream.poll_defect() {
+            *defects.entry(defect).or_default() += 1;
+        }
         if let Some(verdict) = upstream.poll_verdict() {
             verdicts.push_back((data.connection, verdict));
         }
@@ -216,7 +219,7 @@ impl Pipeline {
 
     /// What was told from the observation with this index on: who may cause requests, and whose role is known.
     fn relate(&mut self, from: usize, tgid: u32) {
-        for observation in self.observations.range_mut(from..) {
+        for observation in self.road.observations.range_mut(from..) {
             match observation {
                 Observation::Phase { id, phase: Phase::Generating } => self.dispatch.answered(tgid, *id),
                 Observation::Finished { id, record } => {
@@ -241,7 +244,7 @@ impl Pipeline {
 
     fn track(&mut self, connection: Connection) -> bool {
         if self.connections.len() + self.upstreams.len() >= self.limits.connections {
-            self.stats.dropped_table_full += 1;
+            self.road.stats.dropped_table_full += 1;
             return false;
         }
         self.connections.insert(connection.id, Tracked::new(connection));
@@ -268,22 +271,16 @@ impl Pipeline {
         &mut self,
         id: u64,
         time: u64,
-        take: impl FnOnce(&mut Tracked, &mut Road<'_>) -> Option<(u64, End)>,
+        take: impl FnOnce(&mut Tracked, &mut Road) -> Option<(u64, End)>,
     ) -> bool {
         let Some(tracked) = self.connections.get_mut(&id) else {
-            self.stats.late += 1;
+            self.road.stats.late += 1;
             // The kernel side may know it all the same: it was not taken in, or its opening was lost.
             self.ended.push_back(id);
             return true;
         };
-        let told = self.observations.len();
-        let mut road = Road {
-            clock: self.clock,
-            stalls_after: self.stalls_after,
-            observations: &mut self.observations,
-            stats: &mut self.stats,
-        };
-        let end = take(tracked, &mut road);
+        let told = self.road.observations.len();
+        let end = take(tracked, &mut self.road);
         let tgid = tracked.connection.tgid;
         while let Some(asked) = tracked.conversation.poll_asked() {
             self.dispatch.received(tgid, asked.id, asked.time, asked.keys);
@@ -310,7 +307,7 @@ impl Pipeline {
             self.remove(id, time, end);
         } else if self.held > self.limits.bytes {
             // The one that asks for more gives way: the others go on undisturbed.
-            self.stats.evicted += 1;
+            self.road.stats.evicted += 1;
             self.remove(id, time, End::Dropped);
         }
         true
@@ -319,14 +316,8 @@ impl Pipeline {
     fn remove(&mut self, id: u64, time: u64, end: End) {
         let Some(mut tracked) = self.connections.remove(&id) else { return };
         self.held -= tracked.held;
-        let told = self.observations.len();
-        let mut road = Road {
-            clock: self.clock,
-            stalls_after: self.stalls_after,
-            observations: &mut self.observations,
-            stats: &mut self.stats,
-        };
-        tracked.end(time, end, &mut road);
+        let told = self.road.observations.len();
+        tracked.end(time, end, &mut self.road);
         self.relate(told, tracked.connection.tgid);
         while let Some(defect) = tracked.conversation.poll_defect() {
             *self.defects.entry(defect).or_default() += 1;
@@ -338,7 +329,7 @@ impl Pipeline {
             self.undecoded.push_back((tracked.connection.tgid, cause, bytes));
         }
         let repeated = received.repeated.saturating_add(sent.repeated);
-        self.stats.repeated_bytes = self.stats.repeated_bytes.saturating_add(repeated);
+        self.road.stats.repeated_bytes = self.road.stats.repeated_bytes.saturating_add(repeated);
         self.ended.push_back(id);
     }
 
@@ -395,7 +386,7 @@ impl Pipeline {
     /// it has been silent for too long. What its next record says later does not depend on this.
     pub fn handle_timeout(&mut self, connection: u64, now: u64) {
         if let Some(tracked) = self.connections.get_mut(&connection) {
-            let observations = &mut self.observations;
+            let observations = &mut self.road.observations;
             tracked.conversation.quiet_until(now, &mut |told| observations.push_back(told));
         }
     }
@@ -411,7 +402,7 @@ impl Pipeline {
 
     /// The next observation.
     pub fn poll_observation(&mut self) -> Option<Observation> {
-        self.observations.pop_front()
+        self.road.observations.pop_front()
     }
 
     /// The next verdict that the kernel side should be told.
@@ -426,7 +417,7 @@ impl Pipeline {
 
     /// What became of the records.
     pub fn stats(&self) -> Stats {
-        Stats { dispatch: self.dispatch.stats, ..self.stats }
+        Stats { dispatch: self.dispatch.stats, ..self.road.stats }
     }
 
     /// Connections by state.

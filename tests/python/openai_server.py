@@ -14,10 +14,11 @@ Fields of a request's body beside the API's own, all optional:
   status   of the answer `refuse`
   width    bytes of each of the made-up events' text
   coding   "gzip": the content of the answers `plain` and `stream` is coded so
+  bytewise true: each byte is sent by a call of its own
 
 Content of a request that is coded with gzip is decoded.
 
-A request that is no GET and has no JSON is answered with 400, and its connection is closed. Prints its port, then
+A request for an upgrade gets it, and then what it sends. One that is no GET and has no JSON is answered with 400, and its connection is closed. Prints its port, then
 serves until it is killed.
 """
 
@@ -72,6 +73,8 @@ class Answer:
 
     def __init__(self, send, document, options):
         self.send = send
+        if document.get("bytewise"):
+            self.send = lambda data: [send(data[at : at + 1]) for at in range(len(data))]
         self.is_coded = document.get("coding") == "gzip"
         self.model = document.get("model", "m")
         width = document.get("width", 0)
@@ -214,6 +217,11 @@ def serve(connection, options):
     while True:
         head, body, buffered = read_request(connection, buffered)
         if head is None:
+            return
+        if b"\r\nupgrade: " in head.lower():
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            while data := connection.recv(65536):
+                connection.sendall(data)
             return
         if head.startswith(b"GET "):
             connection.sendall(TYPE + JSON % (2, b"{}"))

@@ -106,7 +106,36 @@ impl Client {
     /// One plain exchange; its response as it came.
     pub fn plain(&mut self, id: &str, body: &str) -> String {
         self.post(id, "", body);
-        self.receive_until(b"}")
+        self.receive_whole()
+    }
+
+    /// One response with a length.
+    pub fn receive_whole(&mut self) -> String {
+        let head = self.receive_head();
+        let (fields, _) = head.split_once("\r\n\r\n").expect("a whole head");
+        let length = fields.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().expect("a length"))
+        });
+        let whole = fields.len() + 4 + length.unwrap_or(0);
+        let mut all = head.into_bytes();
+        while all.len() < whole {
+            let more = self.receive();
+            assert!(!more.is_empty(), "response ended early: {}", String::from_utf8_lossy(&all));
+            all.extend(more);
+        }
+        String::from_utf8(all).expect("UTF-8")
+    }
+
+    /// The head of a response, and what came with it.
+    pub fn receive_head(&mut self) -> String {
+        let mut all = Vec::new();
+        while !all.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+            let more = self.receive();
+            assert!(!more.is_empty(), "response ended early: {}", String::from_utf8_lossy(&all));
+            all.extend(more);
+        }
+        String::from_utf8(all).expect("UTF-8")
     }
 }
 

@@ -65,18 +65,18 @@ fn assert_near(beside: &Beside) {
     }
 }
 
-/// Both kinds of the openai library against an engine.
-fn openai_against(kind: &str) {
+/// Both kinds of the openai library against an engine, three requests of each kind.
+fn openai_against(kind: &str, kinds: &str) {
     let engine = Engine::start(kind);
     let agent = Agent::start(&[]);
     let follower = agent.follow();
     let mut beside = Beside::default();
     for library in ["openai", "openai-async"] {
         let prefix = format!("{library}-{}", engine.process.pid());
-        let lines = drive(&engine.url, MODEL, library, &prefix, "usage,bare,plain,choices,abort");
+        let lines = drive(&engine.url, MODEL, library, &prefix, kinds);
         let records =
             records_of(&follower, &lines.iter().map(|line| text(line, "request_id")).collect::<Vec<_>>());
-        assert_eq!(lines.len(), 15);
+        assert_eq!(lines.len(), 3 * kinds.split(',').count());
         for line in &lines {
             let (record, what) = (&records[text(line, "request_id")], text(line, "kind"));
             let outcome = if what == "abort" { Outcome::AbortedByClient } else { Outcome::Ok };
@@ -98,14 +98,15 @@ fn openai_against(kind: &str) {
 #[test]
 fn openai_against_llama_cpp() {
     if privileged() {
-        openai_against("llama.cpp");
+        openai_against("llama.cpp", "usage,bare,plain,choices,abort");
     }
 }
 
 #[test]
 fn openai_against_fastllm() {
     if privileged() && environment("fastllm").is_some() {
-        openai_against("fastllm");
+        // No hang-ups: now and then this engine serves nobody any more after one, with all its threads idle.
+        openai_against("fastllm", "usage,bare,plain,choices");
     }
 }
 
@@ -239,7 +240,9 @@ fn every_api_of_llama_cpp() {
     let engine = Engine::start("llama.cpp");
     let agent = Agent::start(&[]);
     let follower = agent.follow();
-    let http: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    // No connection is kept: llama.cpp closes it after a stream without having said so.
+    let http: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0).build().into();
     let mut answers = Vec::new();
     for (path, asks) in ASKED {
         for (kind, rest) in

@@ -70,6 +70,91 @@ fn a_prompt_of_a_megabyte_and_a_half_wherever_its_model_stands() {
 }
 
 #[test]
+fn a_server_that_writes_byte_by_byte() {
+    let report = observed(2, |port| {
+        let mut client = Client::connect(port);
+        let body = |stream| chat("bytes", stream, 6).replacen('{', r#"{"bytewise":true,"#, 1);
+        client.stream("true", &body(true));
+        client.plain("false", &body(false));
+    });
+    let Some(report) = report else { return };
+    let records = by_id(&report.seen.records);
+    for id in ["true", "false"] {
+        whole(records[id], "bytes", 6);
+    }
+    assert_eq!(records["true"].deliveries, 6, "{:?}", records["true"]);
+}
+
+/// Ten mebibytes in one document: most of it is a hole, and what it says of itself stands at its end.
+#[test]
+fn a_plain_answer_of_ten_megabytes() {
+    const WORDS: usize = 640;
+    let mut received = 0;
+    let report = observed(1, |port| {
+        let mut client = Client::connect(port);
+        let body = chat("large", false, WORDS).replacen('{', r#"{"width":16384,"#, 1);
+        received = client.plain("large", &body).len() as u64;
+    });
+    let Some(report) = report else { return };
+    let record = by_id(&report.seen.records)["large"];
+    assert!(received > 10 << 20 && record.response_bytes == received, "{received}: {record:?}");
+    assert_eq!((record.outcome, record.status), (Some(Outcome::Ok), Some(200)), "{record:?}");
+    assert_eq!((record.tokens.input, record.tokens.output), (Some(7), Some(WORDS as u64)), "{record:?}");
+    assert!(record.defects.contains(&"document_hole".to_owned()), "{record:?}");
+}
+
+/// They are answered with chunks, as uvicorn answers them, too.
+#[test]
+fn clients_of_http_1_0() {
+    let report = observed(2, |port| {
+        for stream in [true, false] {
+            let mut client = Client::connect(port);
+            let asked = request(&stream.to_string(), "", chat("old", stream, 6).as_bytes());
+            let asked = String::from_utf8(asked).expect("text").replacen("HTTP/1.1", "HTTP/1.0", 1);
+            client.send(asked.as_bytes());
+            if stream {
+                client.receive_until(b"0\r\n\r\n")
+            } else {
+                client.receive_whole()
+            };
+        }
+    });
+    let Some(report) = report else { return };
+    for id in ["true", "false"] {
+        whole(by_id(&report.seen.records)[id], "old", 6);
+    }
+}
+
+/// What follows an upgrade is not HTTP: it is counted, and no exchange is made of it.
+#[test]
+fn an_upgrade_is_opaque() {
+    if !privileged() {
+        return;
+    }
+    let live = Live::start_default();
+    let (_server, port) = Workload::script("openai_server.py", &[]);
+    let mut client = Client::connect(&port);
+    client.plain("before", &chat("m", false, 2));
+    client.send(
+        b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    );
+    let head = client.receive_head();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    for _ in 0..4 {
+        client.send(&[0x82, 0x83, 1, 2, 3, 4, 5, 6, 7]);
+        client.receive();
+    }
+    let moved = client.sent + client.received;
+    drop(client);
+    live.wait_until("the end of the connection", LIMIT, |seen| !seen.undecoded.is_empty());
+    let report = live.stop();
+    let ids: Vec<_> = report.seen.records.iter().map(|record| record.request_id.as_deref()).collect();
+    assert_eq!(ids, [Some("before")]);
+    assert_eq!(report.seen.undecoded, [("upgraded", moved)], "all of the connection's bytes");
+}
+
+#[test]
 fn content_that_is_coded_with_gzip() {
     let coded = |body: &str| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

@@ -51,10 +51,11 @@ impl Dispatch {
         }
     }
 
-    /// It is over.
+    /// It is over. The process that serves a connection may be another one by then.
     pub(crate) fn finished(&mut self, tgid: u32, id: ExchangeId) {
-        if let Some(open) = self.open.get_mut(&tgid) {
-            open.remove(&id);
+        let here = self.open.get_mut(&tgid).and_then(|open| open.remove(&id));
+        if here.is_none() {
+            self.open.values_mut().any(|open| open.remove(&id).is_some());
         }
     }
 
@@ -188,6 +189,15 @@ mod tests {
         dispatch.finished(7, id(1));
         assert_eq!(sent(&mut dispatch, 99, keys("", 0)), None, "two wait");
         assert_eq!(dispatch.stats, DispatchStats { matched: 2, ambiguous: 2, alone: 1 });
+    }
+
+    #[test]
+    fn what_is_over_causes_nothing_whoever_served_it_last() {
+        let mut dispatch = Dispatch::default();
+        dispatch.received(7, id(0), 10, keys("", 0));
+        dispatch.received(7, id(1), 20, keys("", 0));
+        dispatch.finished(8, id(0));
+        assert_eq!(sent(&mut dispatch, 50, keys("", 0)), Some((id(1), 30)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::keys::{Digest, Keys};
 use crate::{
     body::json::Scanner,
     connection::{Piece, Stream},
-    http::{Input, Part, RequestHead, http1::RequestDecoder},
+    http::{Defect, Input, Part, RequestHead, http1::RequestDecoder},
     llm,
 };
 
@@ -27,6 +27,10 @@ pub(crate) struct Upstream {
     current: Option<Current>,
     observed: bool,
     verdict: Option<Verdict>,
+    /// Bytes whose records never came.
+    lost: u64,
+    /// Defects of its requests that were not counted yet.
+    defects: Vec<Defect>,
 }
 
 /// The request that is being written.
@@ -49,7 +53,19 @@ impl Upstream {
             current: None,
             observed: false,
             verdict: None,
+            lost: 0,
+            defects: Vec::new(),
         }
+    }
+
+    /// Bytes whose records never came, since the last call.
+    pub(crate) fn poll_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Defects of its requests that were met since the last call.
+    pub(crate) fn poll_defect(&mut self) -> Option<&'static str> {
+        self.defects.pop().map(Defect::as_str)
     }
 
     /// A verdict that the kernel side should be told, once.
@@ -64,11 +80,15 @@ impl Upstream {
             self.stream.start_at(data.position);
         }
         let time = data.header.time;
-        let Self { stream, requests, current, observed, verdict, .. } = self;
+        let Self { stream, requests, current, observed, verdict, lost, defects, .. } = self;
         stream.push(data, payload, &mut |piece| {
             let input = match piece {
                 Piece::Bytes(bytes) => Input::Bytes(bytes),
-                Piece::Hole(length) | Piece::Lost(length) => Input::Gap(length),
+                Piece::Hole(length) => Input::Gap(length),
+                Piece::Lost(length) => {
+                    *lost = lost.saturating_add(length);
+                    Input::Gap(length)
+                }
             };
             requests.push(input, &mut |part| match part {
                 Part::Start => *current = Some(Current::new(time)),
@@ -100,7 +120,8 @@ impl Upstream {
                         out(sent);
                     }
                 }
-                Part::Response(_) | Part::Upgraded | Part::Defect(_) => {}
+                Part::Defect(defect) => defects.push(defect),
+                Part::Response(_) | Part::Upgraded => {}
             });
         });
     }

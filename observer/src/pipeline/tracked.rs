@@ -34,12 +34,13 @@ pub(super) enum Resume {
     Ignored,
 }
 
-/// Where what a connection tells goes.
-pub(super) struct Road<'a> {
+/// What all connections share: what they need to know, and where what they tell goes.
+pub(super) struct Road {
+    /// Last moment known on both clocks: monotonic, realtime.
     pub(super) clock: Option<(u64, u64)>,
     pub(super) stalls_after: u64,
-    pub(super) observations: &'a mut VecDeque<Observation>,
-    pub(super) stats: &'a mut Stats,
+    pub(super) observations: VecDeque<Observation>,
+    pub(super) stats: Stats,
 }
 
 impl Tracked {
@@ -50,7 +51,7 @@ impl Tracked {
         Self { connection, conversation, resume, held: 0, is_due: false }
     }
 
-    pub(super) fn take(&mut self, data: &Data, payload: &[u8], road: &mut Road<'_>) {
+    pub(super) fn take(&mut self, data: &Data, payload: &[u8], road: &mut Road) {
         let sent = data.direction == Direction::Sent as u8;
         let Self { connection, conversation, resume, .. } = self;
         let stream = if sent { &mut connection.sent } else { &mut connection.received };
@@ -78,12 +79,12 @@ impl Tracked {
     }
 
     /// `moment` is when received bytes arrived, or when the call returned that sent them.
-    fn piece(&mut self, sent: bool, time: u64, moment: Option<u64>, piece: Piece<'_>, road: &mut Road<'_>) {
+    fn piece(&mut self, sent: bool, time: u64, moment: Option<u64>, piece: Piece<'_>, road: &mut Road) {
         if let Piece::Lost(length) = piece {
             road.stats.lost_bytes = road.stats.lost_bytes.saturating_add(length);
         }
         let context = context(&self.connection, road);
-        let observations = &mut *road.observations;
+        let observations = &mut road.observations;
         let mut out = |observation| observations.push_back(observation);
         if sent {
             self.conversation.sent(&context, time, moment.unwrap_or(time), piece, &mut out);
@@ -93,7 +94,7 @@ impl Tracked {
     }
 
     /// Both directions are known to have reached these positions.
-    pub(super) fn reach(&mut self, received: u64, sent: u64, time: u64, road: &mut Road<'_>) {
+    pub(super) fn reach(&mut self, received: u64, sent: u64, time: u64, road: &mut Road) {
         if self.conversation.is_ignored() {
             self.connection.received.start_at(received);
             self.connection.sent.start_at(sent);
@@ -121,14 +122,14 @@ impl Tracked {
         }
     }
 
-    pub(super) fn end(&mut self, time: u64, end: End, road: &mut Road<'_>) {
+    pub(super) fn end(&mut self, time: u64, end: End, road: &mut Road) {
         let context = context(&self.connection, road);
-        let observations = &mut *road.observations;
+        let observations = &mut road.observations;
         self.conversation.end(&context, time, end, &mut |observation| observations.push_back(observation));
     }
 }
 
-fn context(connection: &Connection, road: &Road<'_>) -> Context {
+fn context(connection: &Connection, road: &Road) -> Context {
     Context {
         connection: connection.id,
         tgid: connection.tgid,
