@@ -1,5 +1,6 @@
 //! What only the loader knows, and writes here before the object is loaded: field offsets that differ between
-//! kernels, from the tracepoints' `format` files (the values below are those of 6.18), and the ring's size.
+//! kernels, from the tracepoints' `format` files (the values below are those of 6.18), the ring's size, and whether
+//! user space decides on a process before anything of it is captured.
 
 /// A field that this kernel's tracepoint does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -36,4 +37,5 @@ settings! {
     EXIT_GROUP_DEAD = 32;
     OOM_PID = 8;
     RING_BYTES = 16 << 20;
+    ASK_FIRST = 0;
 }

@@ -3,6 +3,9 @@
 //! One thread captures, decodes and updates metrics; the async runtime serves. What they share: the metrics
 //! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
 
+mod tenants;
+mod whose;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -22,13 +25,13 @@ use tracing::{info, warn};
 
 use crate::{
     capture::{Capture, Sink, monotonic},
-    config::Config,
+    config::{Config, KubernetesMode, PodsTold},
     discover::Process,
     engines::{Engines, Told},
-    enrich::{Identities, Identity},
+    enrich::Identities,
     estimate::Estimator,
     exchange::Observation,
-    export::prometheus::{RequestMetrics, exporter},
+    export::prometheus::{Beside, RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
     pipeline::{Limits, Pipeline},
     recording::{
@@ -39,6 +42,8 @@ use crate::{
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
 };
+use tenants::{SharedTold, Tenants};
+use whose::{NodeScope, SharedPods, Whose};
 
 /// Finished requests that a slow follower may lag behind.
 const FEED: usize = 4096;
@@ -76,7 +81,7 @@ type Statistics = Arc<Mutex<AgentStats>>;
 /// What the capture thread tells to.
 struct Observer {
     identities: Identities,
-    node: String,
+    tenants: Tenants,
     objectives: Vec<Objective>,
     estimator: Estimator,
     engines: Option<Arc<Engines>>,
@@ -87,17 +92,16 @@ struct Observer {
 
 impl Sink for Observer {
     fn process(&mut self, tgid: u32, process: &Process) {
-        let identity = Identity {
-            node: self.node.clone(),
-            container: process.container(),
-            process: process.name.clone(),
-            ..Identity::default()
-        };
-        self.identities.insert(tgid, identity);
+        self.tenants.process(tgid, process, &mut self.identities);
+    }
+
+    fn listens(&mut self, tgid: u32, time: u64) {
+        self.tenants.listens(tgid, time);
     }
 
     fn process_gone(&mut self, tgid: u32) {
         self.identities.remove(tgid);
+        self.tenants.process_gone(tgid);
         self.estimator.process_gone(tgid);
         if let Some(engines) = &self.engines {
             engines.process_gone(tgid);
@@ -108,6 +112,7 @@ impl Sink for Observer {
         self.estimator.observe(&mut observation);
         if let Observation::Finished { record, .. } = &mut observation {
             self.identities.fill(record);
+            self.tenants.served(record);
             if let Some(engines) = &self.engines {
                 engines.served(record, self.identities.of(record.pid));
             }
@@ -125,6 +130,7 @@ impl Sink for Observer {
     }
 
     fn housekeeping(&mut self, capture: &Capture) {
+        self.tenants.look(capture.processes(), &mut self.identities);
         let identities = &self.identities;
         self.metrics.expire(monotonic(), |identity| identities.has_container_of(identity));
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics(capture);
@@ -156,6 +162,7 @@ fn statistics(capture: &Capture) -> AgentStats {
             ("connection_table_full", stats.dropped_table_full),
         ]),
         connections: capture.pipeline.connections(),
+        processes: capture.counts(),
         probes: capture
             .kernel
             .report()
@@ -169,10 +176,18 @@ fn statistics(capture: &Capture) -> AgentStats {
     }
 }
 
-fn start_capture(config: &Config) -> Result<Capture, LoadError> {
-    let options = Options { ring_bytes: config.capture.ring_bytes, arrival: config.capture.arrival };
-    let processes = config.capture.processes.clone();
-    let scope = Box::new(move |_: u32, process: &Process| processes.admits(&process.name));
+/// `pods`: those of this node, where Kubernetes is asked.
+fn start_capture(config: &Config, pods: Option<SharedPods>) -> Result<Capture, LoadError> {
+    let scope = Box::new(NodeScope {
+        processes: config.capture.processes.clone(),
+        kubernetes: pods.map(|pods| (config.kubernetes.scope.clone(), pods)),
+        began: monotonic(),
+    });
+    let options = Options {
+        ring_bytes: config.capture.ring_bytes,
+        arrival: config.capture.arrival,
+        ask_first: scope.asks_first(),
+    };
     let limits = Limits { connections: config.limits.connections, bytes: config.limits.bytes };
     let pipeline = Pipeline::new(limits).stalls_after(config.stall.nanos());
     let capture = Capture::start(&options, pipeline, scope)?;
@@ -205,9 +220,17 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let feed = RequestFeed::new(FEED);
     let statistics = Statistics::default();
     let engines = config.engines.metrics.then(|| Arc::new(Engines::new(config.engines.interval)));
+    let (pods, told_of_pods) = (SharedPods::default(), SharedTold::default());
+    let whose = Whose {
+        node: config.node.clone(),
+        pods: Arc::clone(&pods),
+        pod_logs: config.kubernetes.pod_logs.clone(),
+    };
+    let asked = (config.kubernetes.mode == KubernetesMode::On).then(|| Arc::clone(&pods));
+    let all_pods = config.kubernetes.pods == PodsTold::All;
     let observer = Observer {
         identities: Identities::on_node(&config.node),
-        node: config.node.clone(),
+        tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),
         estimator: Estimator::default(),
         engines: engines.clone(),
@@ -220,7 +243,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         engines_thread(Arc::clone(engines), config.engines.interval, Arc::clone(&stop))?;
     }
     let (ended, mut end) = tokio::sync::oneshot::channel();
-    let thread = capture_thread(config, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
+    let thread = capture_thread(config, asked, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
     let (is_ready, early) = (Arc::clone(&ready), Arc::new(AtomicBool::new(false)));
     let told_early = Arc::clone(&early);
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1/requests");
@@ -230,7 +253,10 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             let stats = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let now = monotonic();
             let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
-            scrape.gather(now, &stats, &told).map_err(|error| error.to_string())
+            let pods = told_of_pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            scrape
+                .gather(now, &Beside { agent: stats, engines: told, pods })
+                .map_err(|error| error.to_string())
         }),
         ready,
         requests: feed,
@@ -262,6 +288,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
 
 fn capture_thread(
     config: &Config,
+    pods: Option<SharedPods>,
     mut observer: Observer,
     ready: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
@@ -271,7 +298,7 @@ fn capture_thread(
     thread::Builder::new().name("capture".into()).spawn(move || {
         // Dropped whichever way this thread ends, and then the agent ends, too.
         let _ended = ended;
-        let mut capture = start_capture(&config)?;
+        let mut capture = start_capture(&config, pods)?;
         capture.backfill(&mut observer);
         observer.housekeeping(&capture);
         ready.store(true, Ordering::Relaxed);
@@ -341,7 +368,7 @@ pub fn record(
     }
     let content = if with_content { Content::Included } else { Content::Masked };
     let stop = stop_on_signals()?;
-    let mut capture = start_capture(config)?;
+    let mut capture = start_capture(config, None)?;
     let writer = Writer::create(path, content, false).map_err(|error| failed(creation(&error)))?;
     let masker = (!with_content).then(Masker::new);
     let mut recorder = Recorder { writer, masker, failed: None };

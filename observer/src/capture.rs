@@ -43,6 +43,8 @@ pub trait Sink {
     fn record(&mut self, _raw: &[u8]) {}
     /// A process that observations will be about, or a new name for one.
     fn process(&mut self, _tgid: u32, _process: &Process) {}
+    /// A process began to listen, or to accept, at this time.
+    fn listens(&mut self, _tgid: u32, _time: u64) {}
     /// A process is gone, and all observations about it have been told.
     fn process_gone(&mut self, _tgid: u32) {}
     /// An observation.
@@ -53,8 +55,40 @@ pub trait Sink {
     fn housekeeping(&mut self, _capture: &Capture) {}
 }
 
+/// Whether a process is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is.
+    Observe,
+    /// It is not.
+    Ignore,
+    /// It cannot be told yet: ask again. Until then it is not.
+    Wait,
+}
+
+impl Decision {
+    /// It is, or it is not.
+    pub fn of(observe: bool) -> Self {
+        if observe { Self::Observe } else { Self::Ignore }
+    }
+}
+
 /// Which processes are observed, by id and what is known of them.
-pub type Scope = Box<dyn Fn(u32, &Process) -> bool + Send>;
+pub trait Scope: Send {
+    /// Whether this one is.
+    fn decide(&self, tgid: u32, process: &Process) -> Decision;
+
+    /// Another number after something happened that may have changed a decision.
+    fn version(&self) -> u64 {
+        0
+    }
+}
+
+impl<F: Fn(u32, &Process) -> Decision + Send> Scope for F {
+    fn decide(&self, tgid: u32, process: &Process) -> Decision {
+        self(tgid, process)
+    }
+}
 
 /// Probes, core and processes.
 pub struct Capture {
@@ -67,7 +101,10 @@ pub struct Capture {
     /// Records made beside the ring: clock pairs and confirmed exits.
     pub made: u64,
     processes: HashMap<u32, Process>,
-    scope: Scope,
+    scope: Box<dyn Scope>,
+    decided: u64,
+    /// Processes that serve something and are out of scope, by whether that is only for now.
+    outside: HashMap<u32, bool>,
     /// Ended connections and when they ended.
     ended: VecDeque<(u64, u64)>,
     /// The same connections.
@@ -85,6 +122,11 @@ pub fn monotonic() -> u64 {
     nanos(ClockId::Monotonic)
 }
 
+/// The wall clock, in nanoseconds since 1970.
+pub fn wall() -> u64 {
+    nanos(ClockId::Realtime)
+}
+
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
@@ -95,7 +137,7 @@ impl Capture {
     ///
     /// # Errors
     /// [`LoadError`] if the probes cannot run here.
-    pub fn start(options: &Options, pipeline: Pipeline, scope: Scope) -> Result<Self, LoadError> {
+    pub fn start(options: &Options, pipeline: Pipeline, scope: Box<dyn Scope>) -> Result<Self, LoadError> {
         let kernel = Kernel::load(options)?;
         let capture = Self {
             kernel,
@@ -103,7 +145,9 @@ impl Capture {
             malformed: 0,
             made: 0,
             processes: HashMap::new(),
+            decided: scope.version(),
             scope,
+            outside: HashMap::new(),
             ended: VecDeque::new(),
             ending: HashSet::new(),
             gone: HashSet::new(),
@@ -120,27 +164,62 @@ impl Capture {
     pub fn backfill(&mut self, sink: &mut impl Sink) {
         let own = std::process::id();
         for tgid in listening().into_iter().filter(|tgid| *tgid != own) {
-            if let Some(process) = self.look_up(tgid) {
-                sink.process(tgid, process);
+            if self.look_up(tgid, sink) {
                 self.kernel.watch.adopt(tgid);
             }
         }
     }
 
-    /// Looks a process up and decides on it. `None` if it is gone or out of scope.
-    fn look_up(&mut self, tgid: u32) -> Option<&Process> {
-        let process = Process::look_up(tgid)?;
-        if !process.is_native || !(self.scope)(tgid, &process) {
-            debug!(tgid, process.name, process.is_native, "not observed");
+    /// Looks a process up and decides on it. Whether it is observed: it is not if it is gone or out of scope.
+    fn look_up(&mut self, tgid: u32, sink: &mut impl Sink) -> bool {
+        let Some(process) = Process::look_up(tgid) else { return false };
+        let decision = if process.is_native { self.scope.decide(tgid, &process) } else { Decision::Ignore };
+        if decision != Decision::Observe {
+            debug!(tgid, process.name, process.is_native, ?decision, "not observed");
             self.kernel.watch.deny(tgid);
-            self.processes.remove(&tgid);
-            return None;
+            if !self.outside.contains_key(&tgid) {
+                // It may have been until now: what is open is told as far as it was seen.
+                self.pipeline.let_go(tgid, monotonic());
+            }
+            if self.processes.remove(&tgid).is_some() {
+                self.gone.insert(tgid);
+            }
+            if self.outside.len() < PROCESSES || self.outside.contains_key(&tgid) {
+                self.outside.insert(tgid, decision == Decision::Wait);
+            }
+            return false;
         }
         if self.processes.len() >= PROCESSES && !self.processes.contains_key(&tgid) {
-            return None;
+            return false;
         }
+        self.outside.remove(&tgid);
+        self.kernel.watch.admit(tgid);
+        sink.process(tgid, &process);
         self.processes.insert(tgid, process);
-        self.processes.get(&tgid)
+        true
+    }
+
+    /// Decides again on those that wait, and on everyone if anything changed.
+    fn decide_again(&mut self, sink: &mut impl Sink) {
+        // The kernel side forgets a process that ends, or that replaces its program.
+        let watch = &self.kernel.watch;
+        self.outside.retain(|tgid, _| watch.is_denied(*tgid));
+        let version = self.scope.version();
+        let changed = version != std::mem::replace(&mut self.decided, version);
+        let outside = self.outside.iter().filter(|(_, waits)| changed || **waits).map(|(tgid, _)| *tgid);
+        let inside = self.processes.keys().filter(|_| changed).copied();
+        for tgid in outside.chain(inside).collect::<Vec<_>>() {
+            if !self.look_up(tgid, sink) && is_gone(tgid) {
+                self.outside.remove(&tgid);
+            }
+        }
+    }
+
+    /// Processes that serve something, by whether they are observed.
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
+        let waiting = self.outside.values().filter(|waits| **waits).count() as u64;
+        let outside = self.outside.len() as u64 - waiting;
+        [("observed", self.processes.len() as u64), ("out_of_scope", outside), ("undecided", waiting)]
     }
 
     /// Waits for the ring, takes what is in it, and passes on what follows from it.
@@ -171,7 +250,7 @@ impl Capture {
                 sink.record(raw);
                 match record {
                     Record::Open(_) | Record::Listen(_) | Record::Exec(_) | Record::Exit(_) => {
-                        lifecycle.push((record.header().tgid, record.header().kind, exited(&record)));
+                        lifecycle.push((*record.header(), exited(&record)));
                     }
                     Record::Data(..)
                     | Record::Close(_)
@@ -182,8 +261,8 @@ impl Capture {
                 }
                 pipeline.handle_record(&record);
             });
-            for (tgid, kind, exit) in lifecycle {
-                self.lifecycle(tgid, kind, exit, sink);
+            for (header, exit) in lifecycle {
+                self.lifecycle(header, exit, sink);
             }
             self.pass_on(sink);
             if taken < BATCH {
@@ -216,7 +295,8 @@ impl Capture {
         self.pass_on(sink);
     }
 
-    fn lifecycle(&mut self, tgid: u32, kind: u32, exit: Option<bool>, sink: &mut impl Sink) {
+    fn lifecycle(&mut self, header: Header, exit: Option<bool>, sink: &mut impl Sink) {
+        let Header { kind, tgid, time, .. } = header;
         match exit {
             Some(true) => {
                 self.gone.insert(tgid);
@@ -225,8 +305,9 @@ impl Capture {
             Some(false) => self.look_for_end(tgid, sink),
             None if kind == Kind::Open as u32 && self.processes.contains_key(&tgid) => {}
             None => {
-                if let Some(process) = self.look_up(tgid) {
-                    sink.process(tgid, process);
+                self.look_up(tgid, sink);
+                if kind == Kind::Listen as u32 {
+                    sink.listens(tgid, time);
                 }
             }
         }
@@ -310,6 +391,7 @@ impl Capture {
                 self.kernel.tables.forget(connection);
             }
         }
+        self.decide_again(sink);
         let known: Vec<u32> = self.processes.keys().chain(&self.suspects).copied().collect();
         for tgid in known {
             self.look_for_end(tgid, sink);
@@ -361,6 +443,6 @@ fn clock() -> Clock {
             tgid: own,
             tid: own,
         },
-        realtime: nanos(ClockId::Realtime),
+        realtime: wall(),
     }
 }

@@ -29,6 +29,9 @@ pub mod exchange;
 /// The core in one piece.
 pub mod pipeline;
 
+/// Pods and their containers.
+pub mod pods;
+
 /// Processes and containers.
 pub mod discover;
 

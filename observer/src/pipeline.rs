@@ -335,6 +335,15 @@ impl Pipeline {
 
     /// A process is gone: so are the connections that only it held.
     pub fn process_gone(&mut self, tgid: u32, time: u64) {
+        self.release(tgid, time, End::Exited);
+    }
+
+    /// A process is not observed any more: nothing will be known of its connections' ends.
+    pub fn let_go(&mut self, tgid: u32, time: u64) {
+        self.release(tgid, time, End::Dropped);
+    }
+
+    fn release(&mut self, tgid: u32, time: u64, end: End) {
         let mut over: Vec<u64> = self
             .connections
             .iter_mut()
@@ -342,7 +351,7 @@ impl Pipeline {
             .collect();
         over.sort_unstable();
         for id in over {
-            self.remove(id, time, End::Exited);
+            self.remove(id, time, end);
         }
         self.dispatch.process_gone(tgid);
         let Self { upstreams, ended, .. } = self;

@@ -27,6 +27,8 @@ pub struct AgentStats {
     pub upstream: [(&'static str, u64); 3],
     /// Connections that are followed now, by state.
     pub connections: BTreeMap<&'static str, u64>,
+    /// Processes that serve something, by whether they are observed.
+    pub processes: [(&'static str, u64); 3],
     /// The probes.
     pub probes: Vec<Probe>,
 }

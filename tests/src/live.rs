@@ -12,7 +12,8 @@ use std::{
 };
 
 use observer::{
-    capture::{Capture, Sink, monotonic},
+    capture::{Capture, Decision, Scope, Sink, monotonic},
+    discover::Process,
     exchange::{Observation, RequestRecord},
     kernel::{Counts, Options, Probe, Sizes},
     pipeline::{Limits, Pipeline, Stats},
@@ -166,20 +167,31 @@ impl Sink for Collect {
 impl Live {
     /// Attaches the probes and returns when they are there. `seen` is where to begin.
     pub fn start(options: &Options, seen: Seen) -> Self {
+        let own = |tgid: u32, _: &Process| Decision::of(is_descendant(tgid));
+        Self::start_scoped(options, seen, Box::new(own))
+    }
+
+    /// With another scope than the processes that this one started.
+    pub fn start_scoped(options: &Options, seen: Seen, scope: Box<dyn Scope>) -> Self {
         let seen = Arc::new(Mutex::new(seen));
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = sync_channel(1);
         let thread = {
             let (seen, stop, options) = (Arc::clone(&seen), Arc::clone(&stop), options.clone());
-            std::thread::spawn(move || run(&options, &seen, &stop, &ready))
+            std::thread::spawn(move || run(&options, &seen, &stop, &ready, scope))
         };
         is_ready.recv().expect("the capture thread died: see its message");
         Self { stop, seen, thread: Some(thread) }
     }
 
+    /// Those of the agent unless it is told otherwise.
+    pub fn options() -> Options {
+        Options { ring_bytes: 16 << 20, arrival: true, ask_first: false }
+    }
+
     /// With the defaults of the agent.
     pub fn start_default() -> Self {
-        Self::start(&Options { ring_bytes: 16 << 20, arrival: true }, Seen::default())
+        Self::start(&Self::options(), Seen::default())
     }
 
     /// Looks at what was seen so far.
@@ -213,7 +225,7 @@ impl Drop for Live {
 
 /// Whether a process was started by this one, directly or not: what else runs on the machine is not the
 /// test's business.
-fn is_descendant(tgid: u32) -> bool {
+pub fn is_descendant(tgid: u32) -> bool {
     let mut pid = tgid;
     for _ in 0..64 {
         if pid == std::process::id() {
@@ -235,11 +247,11 @@ fn run(
     seen: &Arc<Mutex<Seen>>,
     stop: &AtomicBool,
     ready: &SyncSender<Vec<Probe>>,
+    scope: Box<dyn Scope>,
 ) -> Report {
     let mut sink = Collect(Arc::clone(seen));
-    let mut capture =
-        Capture::start(options, Pipeline::new(Limits::default()), Box::new(|tgid, _| is_descendant(tgid)))
-            .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
+    let mut capture = Capture::start(options, Pipeline::new(Limits::default()), scope)
+        .unwrap_or_else(|error| panic!("the probes do not run here: {error}"));
     capture.backfill(&mut sink);
     let _ = ready.send(capture.kernel.report().to_vec());
     while !stop.load(Ordering::Relaxed) {

@@ -42,7 +42,7 @@ fn an_overflowing_ring_is_counted_to_the_record() {
         return;
     }
     let live = Live::start(
-        &Options { ring_bytes: 64 << 10, arrival: true },
+        &Options { ring_bytes: 64 << 10, arrival: true, ask_first: false },
         Seen { dawdle: Duration::from_micros(60), ..Seen::default() },
     );
     let (server, port) = Workload::script("openai_server.py", &[]);

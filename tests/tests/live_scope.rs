@@ -1,11 +1,22 @@
 //! What is copied of connections that are of no interest, and that none of interest is missed.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use observer::exchange::Outcome;
+use observer::{
+    capture::{Decision, Scope},
+    discover::Process,
+    exchange::Outcome,
+    kernel::Options,
+};
 use observer_tests::{
     client::{Client, chat},
-    live::{Live, privileged},
+    live::{Live, Seen, is_descendant, privileged},
     workload::{Workload, quiet},
 };
 
@@ -157,4 +168,70 @@ fn a_connection_that_was_ignored_is_looked_at_again() {
     if privileged() {
         first_then_completion("/favicon.ico");
     }
+}
+
+/// Decides as it is told to, on processes of this test.
+#[derive(Clone, Default)]
+struct Gate(Arc<AtomicU64>);
+
+impl Gate {
+    const DECISIONS: [Decision; 3] = [Decision::Wait, Decision::Observe, Decision::Ignore];
+
+    fn set(&self, decision: Decision) {
+        let at = Self::DECISIONS.iter().position(|known| *known == decision).expect("one of them");
+        self.0.store(at as u64, Ordering::Relaxed);
+        // Decisions are made again once a second.
+        quiet(Duration::from_millis(1500));
+    }
+}
+
+impl Scope for Gate {
+    fn decide(&self, tgid: u32, _: &Process) -> Decision {
+        if is_descendant(tgid) { Self::DECISIONS[self.version() as usize] } else { Decision::Ignore }
+    }
+
+    fn version(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn nothing_is_captured_before_a_process_is_admitted_nor_after_it_is_not_any_more() {
+    if !privileged() {
+        return;
+    }
+    let gate = Gate::default();
+    let options = Options { ask_first: true, ..Live::options() };
+    let live = Live::start_scoped(&options, Seen::default(), Box::new(gate.clone()));
+    let (server, port) = Workload::script("openai_server.py", &["--events", "6", "--gap", "0.02"]);
+    let records = || live.look(|seen| seen.raw.get(&server.pid()).map_or(0, |raw| raw.data + raw.open));
+    let mut client = Client::connect(&port);
+    client.stream("before", &chat("m", true, 6));
+    quiet(VERDICT);
+    assert_eq!(records(), 0, "not decided on yet");
+
+    gate.set(Decision::Observe);
+    client.stream("kept", &chat("m", true, 6));
+    Client::connect(&port).stream("new", &chat("m", true, 6));
+    live.wait_until("both completions", LIMIT, |seen| seen.records.len() == 2);
+    for record in live.look(|seen| seen.records.clone()) {
+        assert_eq!(record.outcome, Some(Outcome::Ok), "{record:?}");
+        assert_eq!(record.tokens.output, Some(6), "{record:?}");
+        assert!(record.is_complete() && record.ttft.is_some(), "{record:?}");
+    }
+
+    let mut open = Client::connect(&port);
+    open.post("open", "", &chat("m", true, 200));
+    quiet(VERDICT);
+    gate.set(Decision::Ignore);
+    let until = records();
+    client.stream("after", &chat("m", true, 6));
+    Client::connect(&port).stream("after", &chat("m", true, 6));
+    quiet(VERDICT);
+    assert_eq!(records(), until, "out of scope");
+    let report = live.stop();
+    let records = report.seen.records;
+    assert_eq!(records.len(), 3, "{records:?}");
+    assert_eq!(records[2].request_id.as_deref(), Some("open"), "{records:?}");
+    assert!(!records[2].is_complete(), "its end was not seen: {:?}", records[2]);
 }

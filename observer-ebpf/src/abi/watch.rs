@@ -9,7 +9,8 @@ pub const ROWS: u32 = 65_536;
 pub const INBOUND: u8 = 1;
 /// The process ran before the probes: its threads may sleep in calls whose entry was not seen.
 pub const ADOPTED: u8 = 1 << 1;
-/// The process is never watched: out of scope, or its system calls are numbered differently.
+/// The process is not watched: out of scope, its system calls are numbered differently, or user space has been
+/// asked and has not yet answered.
 pub const DENIED: u8 = 1 << 7;
 /// Bits that count execs, so that a descriptor bound before an exec is not trusted after it.
 pub const EXEC_MASK: u8 = 0b0111_1100;

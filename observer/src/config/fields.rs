@@ -2,13 +2,16 @@
 //!
 //! In: one typed value. Out: a [`Config`] in which it took effect, or the reason why it did not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Value;
 
 use super::error::ConfigError;
+use super::scope::Unknown;
+use super::selector::{self, Selector};
 use super::typed::{Source, Typed, variable};
-use super::{Config, LabelStyle, MetricsProfile, buckets, cli, objectives};
+use super::{Config, KubernetesMode, LabelStyle, MetricsProfile, PodsTold, buckets, cli, objectives};
 
 struct Field {
     name: &'static str,
@@ -40,6 +43,15 @@ const STALL: &str = "write a time from 100ms to 10m, such as 2s";
 const INTERVAL: &str = "write a time from 1s to 10m, such as 15s";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
+const FILE: &str = "write the path of a file or folder";
+const MODE: &str = "write auto, on or off";
+const TOLD: &str = "write serving or all";
+const NAMESPACES: &str = "write at most 256 names or patterns of namespaces, such as [\"ml-*\", \"prod\"]";
+const SELECTOR: &str =
+    "write a label selector as kubectl takes it, such as app=vllm,tier in (gpu,cpu),!canary";
+const ANNOTATION: &str = "write the name of an annotation, such as llm-observer/observe";
+const UNKNOWN: &str = "write auto, observe or ignore";
+
 const FIELDS: &[Field] = &[
     field("listen", LISTEN, |c, v| put(&mut c.listen, parsed(v))),
     field("node", NODE, |c, v| put(&mut c.node, text(v).and_then(node_name))),
@@ -65,6 +77,19 @@ const FIELDS: &[Field] = &[
     field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, time(v, Duration::from_millis(100)))),
     field("engines.metrics", SWITCH, |c, v| put(&mut c.engines.metrics, switch(v))),
     field("engines.interval", INTERVAL, |c, v| put(&mut c.engines.interval, time(v, Duration::from_secs(1)))),
+    field("kubernetes.mode", MODE, |c, v| put(&mut c.kubernetes.mode, mode(v))),
+    field("kubernetes.kubeconfig", FILE, |c, v| put(&mut c.kubernetes.kubeconfig, path(v).map(Some))),
+    field("kubernetes.pods", TOLD, |c, v| put(&mut c.kubernetes.pods, told(v))),
+    field("kubernetes.pod_logs", FILE, |c, v| put(&mut c.kubernetes.pod_logs, path(v))),
+    field("kubernetes.namespaces.include", NAMESPACES, |c, v| {
+        put(&mut c.kubernetes.scope.include, namespaces(v))
+    }),
+    field("kubernetes.namespaces.exclude", NAMESPACES, |c, v| {
+        put(&mut c.kubernetes.scope.exclude, namespaces(v))
+    }),
+    field("kubernetes.selector", SELECTOR, |c, v| put(&mut c.kubernetes.scope.selector, labels_to_meet(v))),
+    field("kubernetes.opt_out", ANNOTATION, |c, v| put(&mut c.kubernetes.scope.opt_out, annotation(v))),
+    field("kubernetes.unknown", UNKNOWN, |c, v| put(&mut c.kubernetes.scope.unknown, unknown(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
 
@@ -166,6 +191,40 @@ fn labels(value: &Value) -> Result<LabelStyle, String> {
     }
 }
 
+/// One of a few words.
+fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
+    let text = text(value)?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meant)| *meant).ok_or_else(|| "is none of these".to_owned())
+}
+
+fn mode(value: &Value) -> Result<KubernetesMode, String> {
+    word(value, &[("auto", KubernetesMode::Auto), ("on", KubernetesMode::On), ("off", KubernetesMode::Off)])
+}
+
+fn told(value: &Value) -> Result<PodsTold, String> {
+    word(value, &[("serving", PodsTold::Serving), ("all", PodsTold::All)])
+}
+
+fn unknown(value: &Value) -> Result<Unknown, String> {
+    word(value, &[("auto", Unknown::Auto), ("observe", Unknown::Observe), ("ignore", Unknown::Ignore)])
+}
+
+fn path(value: &Value) -> Result<PathBuf, String> {
+    match text(value)? {
+        "" => Err("is empty".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+fn labels_to_meet(value: &Value) -> Result<Selector, String> {
+    Selector::parse(text(value)?).ok_or_else(|| "is no label selector".to_owned())
+}
+
+fn annotation(value: &Value) -> Result<String, String> {
+    selector::name(text(value)?).ok_or_else(|| "is no name of an annotation".to_owned())
+}
+
 fn profile(value: &Value) -> Result<MetricsProfile, String> {
     match text(value)? {
         "default" => Ok(MetricsProfile::Default),
@@ -265,6 +324,14 @@ fn bounds(value: &Value) -> Result<Vec<f64>, String> {
 }
 
 fn process_names(value: &Value) -> Result<Vec<String>, String> {
+    names_of(value, "process name")
+}
+
+fn namespaces(value: &Value) -> Result<Vec<String>, String> {
+    names_of(value, "namespace")
+}
+
+fn names_of(value: &Value, what: &str) -> Result<Vec<String>, String> {
     let items = items(value)?;
     if items.len() > 256 {
         return Err(format!("has {} names", items.len()));
@@ -272,7 +339,7 @@ fn process_names(value: &Value) -> Result<Vec<String>, String> {
     items
         .iter()
         .map(|item| match text(item)? {
-            name if name.is_empty() || name.len() > 255 => Err(format!("{name:?} is not a process name")),
+            name if name.is_empty() || name.len() > 255 => Err(format!("{name:?} is not a {what}")),
             name => Ok(name.to_owned()),
         })
         .collect()

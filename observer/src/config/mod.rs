@@ -8,7 +8,10 @@ mod buckets;
 pub mod cli;
 mod error;
 mod fields;
+mod kubernetes;
 mod objectives;
+mod scope;
+mod selector;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,6 +22,9 @@ use tracing::level_filters::LevelFilter;
 
 pub use buckets::{Buckets, MAX_BUCKETS};
 pub use error::ConfigError;
+pub use kubernetes::{KubernetesConfig, KubernetesMode, PodsTold};
+pub use scope::{PodScope, Unknown};
+pub use selector::Selector;
 pub use typed::{Source, variable};
 
 use crate::pipeline::STALLS_AFTER;
@@ -53,6 +59,8 @@ pub struct Config {
     pub slo: Vec<Objective>,
     /// What is read of engines' own metrics.
     pub engines: EnginesConfig,
+    /// What is asked of Kubernetes.
+    pub kubernetes: KubernetesConfig,
 }
 
 /// `metrics.*`.
@@ -188,6 +196,7 @@ impl Config {
             stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
             slo: Vec::new(),
             engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
+            kubernetes: KubernetesConfig::default(),
         }
     }
 

@@ -57,6 +57,15 @@ fn every_field_can_be_set_from_the_file() {
         [engines]
         metrics = true
         interval = "30s"
+        [kubernetes]
+        mode = "on"
+        kubeconfig = "/etc/kube/config"
+        pods = "all"
+        pod_logs = "/logs/pods"
+        namespaces = { include = ["ml-*"], exclude = ["ml-secret"] }
+        selector = "app=vllm,!canary"
+        opt_out = "example.com/observe"
+        unknown = "ignore"
         [[slo]]
         name = "chat"
         models = "llama*"
@@ -93,6 +102,19 @@ fn every_field_can_be_set_from_the_file() {
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
         stall: StallConfig { minimum: Duration::from_millis(500) },
         engines: EnginesConfig { metrics: true, interval: Duration::from_secs(30) },
+        kubernetes: KubernetesConfig {
+            mode: KubernetesMode::On,
+            kubeconfig: Some("/etc/kube/config".into()),
+            pods: PodsTold::All,
+            pod_logs: "/logs/pods".into(),
+            scope: PodScope {
+                include: vec!["ml-*".to_owned()],
+                exclude: vec!["ml-secret".to_owned()],
+                selector: Selector::parse("app=vllm,!canary").unwrap(),
+                opt_out: "example.com/observe".to_owned(),
+                unknown: Unknown::Ignore,
+            },
+        },
         slo: vec![
             Objective {
                 name: "chat".to_owned(),
@@ -195,6 +217,18 @@ const REFUSED: &[(&str, &[&str])] = &[
         "[[slo]]\nname = 'a'\nttft = 1\n[[slo]]\nname = 'a'\ntpot = 1",
         &["objective 2: the name \"a\" is taken"],
     ),
+    ("[kubernetes]\nmode = true", &["`kubernetes.mode` = true", "is boolean, not text"]),
+    ("[kubernetes]\nmode = 'yes'", &["kubernetes.mode", "write auto, on or off"]),
+    ("[kubernetes]\npods = 'some'", &["kubernetes.pods", "write serving or all"]),
+    ("[kubernetes]\nkubeconfig = ''", &["kubernetes.kubeconfig", "is empty", "the path of a file"]),
+    ("[kubernetes]\nselector = 'a in b'", &["kubernetes.selector", "is no label selector", "kubectl"]),
+    ("[kubernetes]\nopt_out = 'a b'", &["kubernetes.opt_out", "no name of an annotation"]),
+    ("[kubernetes]\nunknown = 'guess'", &["kubernetes.unknown", "write auto, observe or ignore"]),
+    (
+        "[kubernetes]\nnamespaces = ['a']",
+        &["no field `kubernetes.namespaces`", "kubernetes.namespaces.include"],
+    ),
+    ("[kubernetes.namespaces]\ninclude = ['']", &["kubernetes.namespaces.include", "is not a namespace"]),
     ("[metrics.bucket]", &["no field `metrics.bucket`"]),
     ("listen = {}", &["`listen` = {}", "is table, not text"]),
     ("[metrics.buckets]\n[capture]\narrival = 0", &["capture.arrival"]),

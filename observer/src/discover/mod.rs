@@ -4,8 +4,13 @@
 //! before the probes were there.
 
 mod container;
+mod kubelet;
 mod listeners;
 mod process;
+mod usage;
 
+pub use container::Placement;
+pub use kubelet::Names;
 pub use listeners::{ListenerAt, listener_at, listening};
 pub use process::{Process, is_gone, threads};
+pub use usage::usage;

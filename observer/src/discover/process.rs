@@ -4,18 +4,23 @@ use std::{fs, io::Read as _};
 
 use procfs::process::Process as Proc;
 
-use super::container::container_id;
+use super::container::Placement;
 
 /// Hex digits of a container id that name it, as container tools print it.
 const SHORT_ID: usize = 12;
+
+/// Nanoseconds of a second.
+const NANOS: u64 = 1_000_000_000;
 
 /// What is known of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Its name: `comm` of its main thread.
     pub name: String,
-    /// Id of its container.
-    pub container_id: Option<String>,
+    /// Where it runs.
+    pub placement: Placement,
+    /// When it was started: nanoseconds on the clock that also counts while the machine is suspended.
+    pub started: u64,
     /// Its system calls are numbered as this machine's.
     pub is_native: bool,
 }
@@ -26,14 +31,18 @@ impl Process {
         let process = Proc::new(tgid.cast_signed()).ok()?;
         let stat = process.stat().ok()?;
         let cgroup = fs::read_to_string(format!("/proc/{tgid}/cgroup")).unwrap_or_default();
-        Some(Self { name: stat.comm, container_id: container_id(&cgroup), is_native: is_native(tgid) })
+        let started = stat.starttime.saturating_mul(NANOS / procfs::ticks_per_second());
+        let placement = Placement::of(&cgroup);
+        Some(Self { name: stat.comm, placement, started, is_native: is_native(tgid) })
     }
 
-    /// What the `container` label says: the container's id where there is one, else the process's name.
+    /// What the `container` label says as long as no one names the container: its id where there is one, else the
+    /// systemd unit, else the process's name.
     pub fn container(&self) -> String {
-        match &self.container_id {
-            Some(id) => id.chars().take(SHORT_ID).collect(),
-            None => self.name.clone(),
+        match (&self.placement.container_id, &self.placement.unit) {
+            (Some(id), _) => id.chars().take(SHORT_ID).collect(),
+            (None, Some(unit)) => unit.strip_suffix(".service").unwrap_or(unit).to_owned(),
+            (None, None) => self.name.clone(),
         }
     }
 }
@@ -80,11 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn the_container_is_named_by_its_short_id() {
+    fn the_container_is_named_by_its_short_id_else_by_unit_or_process() {
         let id = "0123456789abcdef".repeat(4);
-        let mut process = Process { name: "llama-server".into(), container_id: Some(id), is_native: true };
-        assert_eq!(process.container(), "0123456789ab");
-        process.container_id = None;
+        let mut process = Process { name: "llama-server".into(), ..Process::default() };
         assert_eq!(process.container(), "llama-server");
+        process.placement.unit = Some("llm.service".into());
+        assert_eq!(process.container(), "llm");
+        process.placement.container_id = Some(id);
+        assert_eq!(process.container(), "0123456789ab");
     }
 }

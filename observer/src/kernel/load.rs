@@ -33,6 +33,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Whether to attach the probe on the arrival of data.
     pub arrival: bool,
+    /// Whether nothing of a process is captured before it was admitted.
+    pub ask_first: bool,
 }
 
 /// Why the probes do not run.
@@ -231,6 +233,7 @@ enum Link {
 }
 
 fn object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, LoadError> {
+    let ask_first = u32::from(options.ask_first);
     let mut loader = EbpfLoader::new();
     for (global, offset) in offsets {
         loader.override_global(global, offset, true);
@@ -240,6 +243,7 @@ fn object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, Lo
     loader.override_global(aya_log::LEVEL, &level, false);
     loader.map_max_entries("RING", options.ring_bytes);
     loader.override_global("RING_BYTES", &options.ring_bytes, true);
+    loader.override_global("ASK_FIRST", &ask_first, true);
     Ok(loader.load(OBJECT)?)
 }
 

@@ -58,7 +58,22 @@ impl WatchBytes {
         }
     }
 
-    /// Never watches this process, as long as it lives.
+    /// Watches a process that was denied until now. One that has replaced its program meanwhile asks again.
+    pub fn admit(&self, tgid: u32) {
+        if let Some(byte) = self.byte(tgid)
+            && self.is_denied(tgid)
+        {
+            byte.fetch_or(INBOUND | ADOPTED, Ordering::Relaxed);
+            byte.fetch_and(!DENIED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this process is denied.
+    pub fn is_denied(&self, tgid: u32) -> bool {
+        self.byte(tgid).is_some_and(|byte| byte.load(Ordering::Relaxed) & DENIED != 0)
+    }
+
+    /// Does not watch this process, as long as its program runs.
     pub fn deny(&self, tgid: u32) {
         if let Some(byte) = self.byte(tgid) {
             byte.store(DENIED, Ordering::Relaxed);

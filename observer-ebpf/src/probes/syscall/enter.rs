@@ -12,6 +12,7 @@ use crate::{
     maps::{Call, STASH, binding_flags, call_flags, shape},
     registers::{Arguments, arguments, number},
     scope::{binding, watch_byte},
+    settings::read,
 };
 
 /// The entry of a call of an observed process. A function of its own, so that all others do not pay for the
@@ -122,15 +123,17 @@ fn moving(
 }
 
 /// `accept` and `listen`: whoever calls them serves something, and is watched from here on, before its first
-/// connection and early enough for its exit to be seen.
+/// connection and early enough for its exit to be seen. Where a scope is set, user space is asked instead, once: the
+/// process is denied until it says otherwise.
 #[inline(always)]
 pub fn listening(tgid: u32, fd: i32) {
     let Some(byte) = watch_byte(tgid) else { return };
     // SAFETY: points into a map value.
     let value = unsafe { core::ptr::read_volatile(byte) };
     if value & watch::INBOUND == 0 {
+        let decided = if read::ASK_FIRST() == 0 { watch::INBOUND } else { watch::DENIED };
         // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(byte, value | watch::INBOUND) };
+        unsafe { core::ptr::write_volatile(byte, value | decided) };
         emit::lifecycle(&Listen {
             header: emit::header::<Listen>(Kind::Listen),
             fd,

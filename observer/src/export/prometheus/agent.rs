@@ -31,6 +31,8 @@ const UPSTREAM: &str = "\
     LLM requests that observed processes sent to another server, by what is known of the request that caused each \
     (matched: its dispatch wait is measured; ambiguous: several may have; alone: none that is open can have).";
 const CONNECTIONS: &str = "Connections that are followed now, by state.";
+const PROCESSES: &str = "Processes that accept connections or listen, by whether they are observed: observed, out_of_scope, \
+                         undecided (of a pod of which nobody tells yet; not observed meanwhile).";
 const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
 const MISSED: &str = "Runs of a probe that the kernel says it skipped.";
 const BUILD: &str = "1, with the version of the observer and the commit of the OpenTelemetry GenAI semantic \
@@ -101,6 +103,12 @@ pub(super) fn families(
         connections.with_label_values(&[state]).set(*count as i64);
     }
     families.extend(connections.collect());
+
+    let processes = IntGaugeVec::new(Opts::new("observer_processes", PROCESSES), &["state"])?;
+    for (state, count) in stats.processes.iter().filter(|(state, _)| !state.is_empty()) {
+        processes.with_label_values(&[state]).set(*count as i64);
+    }
+    families.extend(processes.collect());
 
     let info = IntGaugeVec::new(Opts::new("observer_probe_info", PROBE), &["probe", "mode"])?;
     let missed = IntCounterVec::new(Opts::new("observer_probe_missed_total", MISSED), &["probe"])?;

@@ -15,6 +15,7 @@ mod engines;
 mod in_flight;
 mod labels;
 mod meaning;
+mod pods;
 mod series;
 mod workload;
 
@@ -74,6 +75,17 @@ pub struct RequestMetrics {
 #[derive(Clone)]
 pub struct Scrape {
     shared: Arc<Shared>,
+}
+
+/// What a scrape tells beside requests.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// The observer of itself.
+    pub agent: AgentStats,
+    /// Engines of themselves.
+    pub engines: Told,
+    /// Pods, as the API server and their cgroups have them.
+    pub pods: crate::pods::Told,
 }
 
 /// Makes both sides.
@@ -222,18 +234,19 @@ impl RequestMetrics {
 }
 
 impl Scrape {
-    /// One scrape in text format, at this monotonic time in nanoseconds, with what engines say of themselves.
+    /// One scrape in text format, at this monotonic time in nanoseconds.
     ///
     /// # Errors
     ///
     /// When the text cannot be rendered, which would be a mistake in a definition.
-    pub fn gather(&self, now: u64, stats: &AgentStats, told: &Told) -> prometheus::Result<String> {
+    pub fn gather(&self, now: u64, beside: &Beside) -> prometheus::Result<String> {
         let mut families = Vec::new();
         families.extend(self.shared.in_flight().families(&self.shared.label_names, now)?);
         let dropped =
             [("series_limit", self.shared.dropped.get()), ("unmatched", self.shared.unmatched.get())];
-        families.extend(agent::families(stats, &dropped)?);
-        families.extend(engines::families(&self.shared.label_names[..3], told)?);
+        families.extend(agent::families(&beside.agent, &dropped)?);
+        families.extend(engines::families(&self.shared.label_names[..3], &beside.engines)?);
+        families.extend(pods::families(&self.shared.label_names[..3], &beside.pods)?);
         for family in &mut families {
             // The registry sorts its own.
             family.mut_metric().sort_by_cached_key(|metric| {

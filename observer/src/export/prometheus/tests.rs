@@ -52,7 +52,7 @@ impl Bench {
     }
 
     fn text(&self) -> String {
-        self.scrape.gather(10 * SECOND, &AgentStats::default(), &Told::default()).unwrap()
+        self.scrape.gather(10 * SECOND, &Beside::default()).unwrap()
     }
 
     /// Sum of the samples of this name whose labels contain all of these; all are whole numbers here.
@@ -177,7 +177,7 @@ fn one_of_everything() -> (Bench, AgentStats) {
 #[test]
 fn golden_text() {
     let (bench, stats) = one_of_everything();
-    let text = bench.scrape.gather(10 * SECOND, &stats, &Told::default()).unwrap();
+    let text = bench.scrape.gather(10 * SECOND, &Beside { agent: stats, ..Beside::default() }).unwrap();
     let text = text.replace(env!("CARGO_PKG_VERSION"), "VERSION");
     let golden = include_str!("golden.prom");
     for (at, (is, should)) in text.lines().zip(golden.lines()).enumerate() {
@@ -189,7 +189,7 @@ fn golden_text() {
 #[test]
 fn promtool_accepts_the_text() {
     let (bench, stats) = one_of_everything();
-    let text = bench.scrape.gather(10 * SECOND, &stats, &Told::default()).unwrap();
+    let text = bench.scrape.gather(10 * SECOND, &Beside { agent: stats, ..Beside::default() }).unwrap();
     let child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -371,7 +371,7 @@ fn made_up_codes_and_reasons_have_a_bound() {
 #[test]
 fn no_label_value_is_written_twice() {
     let (bench, stats) = one_of_everything();
-    let text = bench.scrape.gather(0, &stats, &Told::default()).unwrap();
+    let text = bench.scrape.gather(0, &Beside { agent: stats, ..Beside::default() }).unwrap();
     let names: Vec<&str> = text
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -385,7 +385,7 @@ fn a_scrape_may_run_while_observations_come() {
     let mut bench = Bench::new(&small());
     let scrape = bench.scrape.clone();
     let reader = std::thread::spawn(move || {
-        (0..50).map(|now| scrape.gather(now, &AgentStats::default(), &Told::default()).unwrap().len()).max()
+        (0..50).map(|now| scrape.gather(now, &Beside::default()).unwrap().len()).max()
     });
     for n in 0..500 {
         bench.exchange(n, record(1 + n % 3, "m"));

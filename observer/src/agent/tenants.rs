@@ -1,0 +1,141 @@
+//! The pods of this node as this agent saw them: who their processes are, how their containers came to serve, what
+//! they use, and which of them are told of.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::whose::{Whose, boot_time, locked};
+use crate::{
+    capture::{monotonic, wall},
+    discover::{Placement, Process, usage},
+    enrich::Identities,
+    exchange::RequestRecord,
+    pods::{Starts, Told},
+};
+
+/// Where the kernel mounts the hierarchies of cgroups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// What a scrape tells of pods.
+pub(super) type SharedTold = Arc<Mutex<Told>>;
+
+/// Owned by the thread that captures.
+pub(super) struct Tenants {
+    whose: Whose,
+    /// Tell of all pods, not only of those that serve.
+    all: bool,
+    /// The pods' version that identities were made of.
+    named: u64,
+    placed: HashMap<u32, Placement>,
+    /// Uids of pods of which a request was seen.
+    serving: HashSet<String>,
+    starts: Starts,
+    told: SharedTold,
+}
+
+impl Tenants {
+    pub(super) fn new(whose: Whose, all: bool, told: SharedTold) -> Self {
+        Self {
+            whose,
+            all,
+            named: 0,
+            placed: HashMap::new(),
+            serving: HashSet::new(),
+            starts: Starts::default(),
+            told,
+        }
+    }
+
+    pub(super) fn process(&mut self, tgid: u32, process: &Process, identities: &mut Identities) {
+        identities.insert(tgid, self.whose.identity(process));
+        if let Some(container) = &process.placement.container_id {
+            self.starts.exec(container, wall().saturating_sub(boot_time().saturating_sub(process.started)));
+        }
+        self.placed.insert(tgid, process.placement.clone());
+    }
+
+    pub(super) fn process_gone(&mut self, tgid: u32) {
+        self.placed.remove(&tgid);
+    }
+
+    /// A process began to listen, at this monotonic time.
+    pub(super) fn listens(&mut self, tgid: u32, time: u64) {
+        if let Some(container) = self.placed.get(&tgid).and_then(|at| at.container_id.as_deref()) {
+            self.starts.listen(container, wall().saturating_sub(monotonic().saturating_sub(time)));
+        }
+    }
+
+    /// A request was answered.
+    pub(super) fn served(&mut self, record: &RequestRecord) {
+        let Some(placement) = self.placed.get(&record.pid) else { return };
+        if let Some(uid) = &placement.pod_uid
+            && !self.serving.contains(uid)
+        {
+            self.serving.insert(uid.clone());
+        }
+        let success = record.status.is_some_and(|status| (200..300).contains(&status));
+        let started = record.started_at.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        if let (true, Some(container), Some(started)) = (success, &placement.container_id, started)
+            && let Ok(started) = u64::try_from(started.as_nanosecond())
+        {
+            let after = |seconds: f64| started.saturating_add((seconds * 1e9) as u64);
+            let answered = after(record.clocks.response_start.unwrap_or_default());
+            self.starts.served(container, answered, record.clocks.first_token.map(after));
+        }
+    }
+
+    /// Once a second: names that became known, and what the next scrape tells.
+    pub(super) fn look<'a>(
+        &mut self,
+        processes: impl Iterator<Item = (u32, &'a Process)>,
+        identities: &mut Identities,
+    ) {
+        let version = locked(&self.whose.pods).version();
+        if version != std::mem::replace(&mut self.named, version) {
+            for (tgid, process) in processes {
+                let identity = self.whose.identity(process);
+                if **identities.of(tgid) != identity {
+                    identities.insert(tgid, identity);
+                }
+            }
+        }
+        let now = wall();
+        let mut pods = locked(&self.whose.pods);
+        pods.expire(now);
+        let serves = |uid: &str, hash: Option<&String>| {
+            self.serving.contains(uid) || hash.is_some_and(|hash| self.serving.contains(hash))
+        };
+        let told: Vec<_> = pods
+            .iter()
+            .filter(|pod| pod.in_scope && (self.all || serves(&pod.uid, pod.static_hash.as_ref())))
+            .cloned()
+            .collect();
+        let known = |uid: &String| pods.find(None, Some(uid)).is_some();
+        self.serving
+            .retain(|uid| known(uid) || self.placed.values().any(|at| at.pod_uid.as_ref() == Some(uid)));
+        drop(pods);
+        let containers: HashSet<&str> =
+            self.placed.values().filter_map(|at| at.container_id.as_deref()).collect();
+        let is_told = |id: &str| {
+            told.iter().any(|pod| pod.containers.iter().any(|container| container.id.as_deref() == Some(id)))
+        };
+        self.starts.retain(|id| containers.contains(id) || is_told(id));
+        let mut using: HashMap<[String; 3], String> = HashMap::new();
+        for (tgid, placement) in &self.placed {
+            let Some(uid) = placement.pod_uid.as_ref().filter(|_| placement.container_id.is_some()) else {
+                continue;
+            };
+            let identity = identities.of(*tgid);
+            if self.all || self.serving.contains(uid) {
+                let names = [&identity.namespace, &identity.pod, &identity.container].map(String::clone);
+                using.insert(names, placement.cgroup.clone());
+            }
+        }
+        let using = using.into_iter().map(|(names, cgroup)| (names, usage(Path::new(CGROUPS), &cgroup)));
+        let told = Told { now, pods: told, starts: self.starts.clone(), usage: using.collect() };
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+}
