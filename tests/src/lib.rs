@@ -3,6 +3,7 @@
 #![expect(clippy::missing_panics_doc, reason = "these are parts of tests: they panic where a test fails")]
 
 pub mod agent;
+pub mod apiserver;
 pub mod client;
 pub mod engine;
 pub mod fake_engine;
