@@ -24,8 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
-    capture::{Capture, Sink, monotonic},
-    config::{Config, KubernetesMode, PodsTold},
+    capture::{Capture, Sink, monotonic, wall},
+    config::{Config, PodsTold},
     discover::Process,
     engines::{Engines, Told},
     enrich::Identities,
@@ -33,6 +33,7 @@ use crate::{
     exchange::Observation,
     export::prometheus::{Beside, RequestMetrics, exporter},
     kernel::{LoadError, Options, ProbeMode},
+    kube::{ConnectError, Connection, Health, watch_node},
     pipeline::{Limits, Pipeline},
     recording::{
         file::{Content, WriteError, Writer},
@@ -57,6 +58,9 @@ pub enum AgentError {
     /// The HTTP endpoint does not.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Kubernetes is to be asked and cannot be.
+    #[error(transparent)]
+    Kubernetes(#[from] ConnectError),
     /// A metric definition was refused.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -226,7 +230,12 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         pods: Arc::clone(&pods),
         pod_logs: config.kubernetes.pod_logs.clone(),
     };
-    let asked = (config.kubernetes.mode == KubernetesMode::On).then(|| Arc::clone(&pods));
+    let kubernetes = Connection::find(&config.kubernetes).await?;
+    let asked = kubernetes.is_some().then(|| Arc::clone(&pods));
+    let watches = match &kubernetes {
+        Some(connection) => watch_pods(connection, config, &pods),
+        None => Vec::new(),
+    };
     let all_pods = config.kubernetes.pods == PodsTold::All;
     let observer = Observer {
         identities: Identities::on_node(&config.node),
@@ -254,8 +263,9 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             let now = monotonic();
             let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
             let pods = told_of_pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let watches = watches.iter().map(|health| health.snapshot()).collect();
             scrape
-                .gather(now, &Beside { agent: stats, engines: told, pods })
+                .gather(now, &Beside { agent: stats, engines: told, pods, watches })
                 .map_err(|error| error.to_string())
         }),
         ready,
@@ -284,6 +294,19 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     }
     thread.join().map_err(|_panic| AgentError::Died)??;
     Ok(served?)
+}
+
+/// Watches the pods of this node in the background; nobody waits for it. How far it can be trusted.
+fn watch_pods(connection: &Connection, config: &Config, pods: &SharedPods) -> Vec<Arc<Health>> {
+    let health = ["pods", "owners"].map(|resource| Health::of(resource, monotonic));
+    let (watches, connection) = (health.to_vec(), connection.clone());
+    let (node, scope, pods) = (config.node.clone(), config.kubernetes.scope.clone(), Arc::clone(pods));
+    tokio::spawn(async move {
+        if let Err(error) = watch_node(&connection, &node, scope, pods, health, wall).await {
+            warn!(%error, "pods are not known");
+        }
+    });
+    watches
 }
 
 fn capture_thread(

@@ -35,6 +35,9 @@ pub mod pods;
 /// Processes and containers.
 pub mod discover;
 
+/// Rim in: the Kubernetes API.
+pub mod kube;
+
 /// Whose an observation is.
 pub mod enrich;
 

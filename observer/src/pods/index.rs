@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Pod;
+use super::{Pod, Workload};
 
 /// How long a pod is still known after it is gone: its last observations come later than its end.
 const LINGERS: u64 = 60_000_000_000;
@@ -58,6 +58,18 @@ impl Pods {
             self.by_hash.insert(hash.clone(), pod.uid.clone());
         }
         self.by_uid.insert(pod.uid.clone(), Known { pod: Arc::new(pod), gone: None });
+    }
+
+    /// What manages the pods of an owner was found out.
+    pub fn manage(&mut self, namespace: &str, owner: &Workload, workload: &Workload) {
+        for known in self.by_uid.values_mut() {
+            let pod = &known.pod;
+            let is_theirs = pod.namespace == namespace && pod.owner.as_ref() == Some(owner);
+            if is_theirs && pod.workload.as_ref() != Some(workload) {
+                Arc::make_mut(&mut known.pod).workload = Some(workload.clone());
+                self.version += 1;
+            }
+        }
     }
 
     /// A pod is gone. It is known for a while longer, but no more told of.
@@ -219,6 +231,21 @@ mod tests {
         assert_eq!(pods.version(), version);
         pods.apply(Pod { in_scope: true, ..pod("u", &[("a", Some("1"))]) });
         assert_ne!(pods.version(), version);
+    }
+
+    #[test]
+    fn whoever_manages_an_owner_manages_its_pods() {
+        let named = |kind: &str, name: &str| Workload { kind: kind.to_owned(), name: name.to_owned() };
+        let (set, deployment) = (named("ReplicaSet", "a-1"), named("Deployment", "a"));
+        let mut pods = Pods::default();
+        let owned = Pod { namespace: "ml".into(), owner: Some(set.clone()), ..pod("u", &[]) };
+        pods.apply(Pod { workload: Some(set.clone()), ..owned.clone() });
+        pods.apply(Pod { namespace: "other".into(), uid: "v".into(), ..owned });
+        let version = pods.version();
+        pods.manage("ml", &set, &deployment);
+        assert!(pods.version() > version);
+        assert_eq!(pods.of("u").unwrap().workload, Some(deployment));
+        assert_eq!(pods.of("v").unwrap().workload, None);
     }
 
     #[test]

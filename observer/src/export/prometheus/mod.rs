@@ -13,6 +13,7 @@ mod agent;
 mod child;
 mod engines;
 mod in_flight;
+mod kube;
 mod labels;
 mod meaning;
 mod pods;
@@ -86,6 +87,8 @@ pub struct Beside {
     pub engines: Told,
     /// Pods, as the API server and their cgroups have them.
     pub pods: crate::pods::Told,
+    /// Watches of the API server.
+    pub watches: Vec<crate::kube::Snapshot>,
 }
 
 /// Makes both sides.
@@ -247,6 +250,7 @@ impl Scrape {
         families.extend(agent::families(&beside.agent, &dropped)?);
         families.extend(engines::families(&self.shared.label_names[..3], &beside.engines)?);
         families.extend(pods::families(&self.shared.label_names[..3], &beside.pods)?);
+        families.extend(kube::families(&beside.watches)?);
         for family in &mut families {
             // The registry sorts its own.
             family.mut_metric().sort_by_cached_key(|metric| {
