@@ -103,8 +103,8 @@ pub struct Capture {
     processes: HashMap<u32, Process>,
     scope: Box<dyn Scope>,
     decided: u64,
-    /// Processes that serve something and are out of scope, by whether that is only for now.
-    outside: HashMap<u32, bool>,
+    /// Processes that serve something and are out of scope.
+    outside: HashMap<u32, Outside>,
     /// Ended connections and when they ended.
     ended: VecDeque<(u64, u64)>,
     /// The same connections.
@@ -115,6 +115,15 @@ pub struct Capture {
     next_housekeeping: u64,
     /// Runs of the system call probes that the kernel skipped.
     missed: u64,
+}
+
+/// A process that is not observed.
+#[derive(Clone, Copy, Default)]
+struct Outside {
+    /// It is not decided on yet.
+    waits: bool,
+    /// When it was seen to begin to listen.
+    listened: Option<u64>,
 }
 
 /// Monotonic time: the kernel side's clock.
@@ -185,16 +194,19 @@ impl Capture {
                 self.gone.insert(tgid);
             }
             if self.outside.len() < PROCESSES || self.outside.contains_key(&tgid) {
-                self.outside.insert(tgid, decision == Decision::Wait);
+                self.outside.entry(tgid).or_default().waits = decision == Decision::Wait;
             }
             return false;
         }
         if self.processes.len() >= PROCESSES && !self.processes.contains_key(&tgid) {
             return false;
         }
-        self.outside.remove(&tgid);
+        let outside = self.outside.remove(&tgid);
         self.kernel.watch.admit(tgid);
         sink.process(tgid, &process);
+        if let Some(time) = outside.and_then(|outside| outside.listened) {
+            sink.listens(tgid, time);
+        }
         self.processes.insert(tgid, process);
         true
     }
@@ -206,7 +218,8 @@ impl Capture {
         self.outside.retain(|tgid, _| watch.is_denied(*tgid));
         let version = self.scope.version();
         let changed = version != std::mem::replace(&mut self.decided, version);
-        let outside = self.outside.iter().filter(|(_, waits)| changed || **waits).map(|(tgid, _)| *tgid);
+        let outside =
+            self.outside.iter().filter(|(_, outside)| changed || outside.waits).map(|(tgid, _)| *tgid);
         let inside = self.processes.keys().filter(|_| changed).copied();
         for tgid in outside.chain(inside).collect::<Vec<_>>() {
             if !self.look_up(tgid, sink) && is_gone(tgid) {
@@ -217,7 +230,7 @@ impl Capture {
 
     /// Processes that serve something, by whether they are observed.
     pub fn counts(&self) -> [(&'static str, u64); 3] {
-        let waiting = self.outside.values().filter(|waits| **waits).count() as u64;
+        let waiting = self.outside.values().filter(|outside| outside.waits).count() as u64;
         let outside = self.outside.len() as u64 - waiting;
         [("observed", self.processes.len() as u64), ("out_of_scope", outside), ("undecided", waiting)]
     }
@@ -305,9 +318,12 @@ impl Capture {
             Some(false) => self.look_for_end(tgid, sink),
             None if kind == Kind::Open as u32 && self.processes.contains_key(&tgid) => {}
             None => {
-                self.look_up(tgid, sink);
-                if kind == Kind::Listen as u32 {
+                let observed = self.look_up(tgid, sink);
+                let listens = kind == Kind::Listen as u32;
+                if listens && observed {
                     sink.listens(tgid, time);
+                } else if listens && let Some(outside) = self.outside.get_mut(&tgid) {
+                    outside.listened.get_or_insert(time);
                 }
             }
         }

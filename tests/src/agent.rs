@@ -272,17 +272,27 @@ impl Metrics {
     /// Sum over the series of a name, whose values are whole numbers, that carry all these labels; `None` if there
     /// is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        let whole = |value: String| value.parse::<u64>().expect("a whole number");
+        self.values(name, labels).into_iter().map(whole).reduce(|a, b| a + b)
+    }
+
+    /// The value of the one series of a name that carries all these labels; `None` if there is none.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let values = self.values(name, labels);
+        assert!(values.len() < 2, "{name} {labels:?}: {values:?}");
+        values.first().map(|value| value.parse().expect("a number"))
+    }
+
+    fn values(&self, name: &str, labels: &[(&str, &str)]) -> Vec<String> {
         let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}={value:?}")).collect();
-        self.0
-            .lines()
-            .filter_map(|line| {
-                let (series, value) = line.rsplit_once(' ')?;
-                let (of, rest) = series.split_once('{').unwrap_or((series, ""));
-                let rest = format!(",{}", rest.trim_end_matches('}'));
-                let has = |label: &String| format!("{rest},").contains(&format!(",{label},"));
-                (of == name && labels.iter().all(has)).then(|| value.parse::<u64>().expect("a whole number"))
-            })
-            .reduce(|a, b| a + b)
+        let lines = self.0.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (of, rest) = series.split_once('{').unwrap_or((series, ""));
+            let rest = format!(",{}", rest.trim_end_matches('}'));
+            let has = |label: &String| format!("{rest},").contains(&format!(",{label},"));
+            (of == name && labels.iter().all(has)).then(|| value.to_owned())
+        });
+        lines.collect()
     }
 
     /// Panics unless Prometheus' own linter accepts it.

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod apiserver;
 pub mod client;
+pub mod container;
 pub mod engine;
 pub mod fake_engine;
 pub mod hammer;

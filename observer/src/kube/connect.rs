@@ -2,14 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use axum::http::Response;
 use http_body_util::BodyExt as _;
 use kube::{
     Client, Config,
-    client::ClientBuilder,
+    client::{ClientBuilder, DynBody},
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use thiserror::Error;
-use tower_http::map_response_body::MapResponseBodyLayer;
+use tower::util::MapResponseLayer;
 
 use super::health::Health;
 use crate::config::{KubernetesConfig, KubernetesMode};
@@ -79,18 +80,22 @@ impl Connection {
         &self.config.default_namespace
     }
 
-    /// A client whose every received byte is noted: bookmarks tell that a quiet watch is alive, and the library keeps
-    /// them to itself.
+    /// A client that notes when something comes: bookmarks tell that a quiet watch is alive, and the library keeps them
+    /// to itself. A refusal tells nothing about objects.
     ///
     /// # Errors
     /// When the client cannot be made of the configuration.
     pub fn client(&self, health: &Arc<Health>) -> Result<Client, ConnectError> {
         let health = Arc::clone(health);
-        let heard = MapResponseBodyLayer::new(move |body: Box<kube::client::DynBody>| {
-            let health = Arc::clone(&health);
-            body.map_frame(move |frame| {
-                health.hear();
-                frame
+        let heard = MapResponseLayer::new(move |response: Response<Box<DynBody>>| {
+            let health = response.status().is_success().then(|| Arc::clone(&health));
+            let hear = move || health.iter().for_each(|health| health.hear());
+            hear();
+            response.map(|body| {
+                body.map_frame(move |frame| {
+                    hear();
+                    frame
+                })
             })
         });
         Ok(ClientBuilder::try_from(self.config.clone())?.with_layer(&heard).build())

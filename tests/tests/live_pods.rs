@@ -1,0 +1,308 @@
+//! Whose requests they were: real containers under a kubelet's cgroup paths, and the fake API server.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use observer::capture::monotonic;
+use observer_tests::{
+    agent::{Agent, Metrics, wait_for},
+    apiserver::ApiServer,
+    client::{Client, chat},
+    container::Container,
+    live::privileged,
+    workload::{Workload, quiet},
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The node that all of this happens on.
+const NODE: &str = "node-a";
+
+/// Decisions are made again, and statistics taken, once a second.
+const SECOND: Duration = Duration::from_millis(1500);
+
+/// A pod of its own for each test, which run beside each other.
+struct Place {
+    uid: String,
+    id: String,
+}
+
+impl Place {
+    fn new(test: u8) -> Self {
+        let number = u64::from(std::process::id()) << 8 | u64::from(test);
+        Self { uid: format!("7d0b1f5e-3c1a-4a52-9f0e-{number:012x}"), id: format!("{number:064x}") }
+    }
+
+    /// As the systemd driver and containerd name it; runc makes it of cgroupfs, which reads the same from /proc.
+    fn systemd(&self) -> String {
+        let uid = self.uid.replace('-', "_");
+        let slice = format!("kubepods-burstable-pod{uid}.slice");
+        format!("/kubepods.slice/kubepods-burstable.slice/{slice}/cri-containerd-{}.scope", self.id)
+    }
+
+    fn cgroupfs(&self) -> String {
+        format!("/kubepods/burstable/pod{}/{}", self.uid, self.id)
+    }
+
+    fn server(&self, cgroup: &str) -> (Container, String) {
+        let container = Container::script(
+            &self.id[50..],
+            cgroup,
+            "openai_server.py",
+            &["--events", "6", "--gap", "0.02"],
+        );
+        let port = container.first.clone();
+        (container, port)
+    }
+
+    /// The pod as a kubelet tells it once its container runs.
+    fn pod(&self, name: &str, annotations: &Value) -> Value {
+        let now = jiff::Timestamp::now();
+        let before = |seconds: i64| {
+            let time = now.checked_sub(jiff::SignedDuration::from_secs(seconds)).expect("a time");
+            time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        };
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "namespace": "ml", "name": name, "uid": self.uid, "creationTimestamp": before(40),
+                "labels": {"app": "llama"}, "annotations": annotations,
+                "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "llama-5d", "uid": "r", "controller": true},
+                ],
+            },
+            "spec": {
+                "nodeName": NODE,
+                "initContainers": [{"name": "fetch"}],
+                "containers": [{
+                    "name": "server",
+                    "resources": {
+                        "requests": {"cpu": "1500m", "memory": "2Gi", "nvidia.com/gpu": "1"},
+                        "limits": {"cpu": "4", "memory": "4Gi", "nvidia.com/gpu": "1", "nvidia.com/mig-1g.10gb": "2"},
+                    },
+                }],
+            },
+            "status": {
+                "phase": "Running",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "True", "lastTransitionTime": before(39)},
+                    {"type": "Initialized", "status": "True", "lastTransitionTime": before(30)},
+                    {"type": "Ready", "status": "True", "lastTransitionTime": before(5)},
+                ],
+                "initContainerStatuses": [{
+                    "name": "fetch", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                    "state": {"terminated": {"exitCode": 0, "reason": "Completed"}},
+                }],
+                "containerStatuses": [{
+                    "name": "server", "image": "", "imageID": "", "ready": true, "restartCount": 3,
+                    "containerID": format!("containerd://{}", self.id),
+                    "state": {"running": {"startedAt": before(20)}},
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": before(22)}},
+                }],
+            },
+        })
+    }
+}
+
+/// An API server, and an agent that asks it.
+struct Cluster {
+    api: ApiServer,
+    folder: TempDir,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let (api, folder) = (ApiServer::start(), tempfile::tempdir().expect("a folder"));
+        api.kubeconfig(&folder.path().join("kubeconfig"));
+        api.put(json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"namespace": "ml", "name": "llama-5d", "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama", "uid": "d", "controller": true},
+            ]},
+        }));
+        Self { api, folder }
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.folder.path().join("logs/pods")
+    }
+
+    fn agent(&self, settings: &[&str]) -> Agent {
+        let kubeconfig = format!("kubernetes.kubeconfig={}", self.folder.path().join("kubeconfig").display());
+        let logs = format!("kubernetes.pod_logs={}", self.logs().display());
+        let mut args =
+            vec!["--node", NODE, "--set", &kubeconfig, "--set", &logs, "--set", "metrics.profile=full"];
+        for setting in settings {
+            args.extend(["--set", setting]);
+        }
+        Agent::start(&args)
+    }
+}
+
+/// One request, answered; what it is called.
+fn ask(port: &str, id: &str) {
+    Client::connect(port).stream(id, &chat("m", true, 6));
+}
+
+/// Waits until as many requests were seen with these labels.
+fn wait_for_requests(agent: &Agent, labels: &[(&str, &str)], count: u64) -> Metrics {
+    wait_for(&format!("{count} requests of {labels:?}"), || {
+        let metrics = agent.metrics();
+        (metrics.sum("llm_requests_total", labels) == Some(count)).then_some(metrics)
+    })
+}
+
+const SERVER: [(&str, &str); 3] = [("namespace", "ml"), ("pod", "llama-0"), ("container", "server")];
+
+#[test]
+fn requests_carry_the_names_of_their_pod() {
+    if !privileged() {
+        return;
+    }
+    let (cluster, place) = (Cluster::start(), Place::new(1));
+    let agent = cluster.agent(&[]);
+    let (_container, port) = place.server(&place.systemd());
+    let (_outside, outside) = Workload::script("openai_server.py", &["--events", "6", "--gap", "0.02"]);
+    cluster.api.put(place.pod("llama-0", &json!({})));
+    // Not decided on before the pod is told.
+    quiet(SECOND);
+    ask(&port, "a");
+    ask(&port, "b");
+    ask(&outside, "c");
+    let metrics = wait_for_requests(&agent, &SERVER, 2);
+    let nowhere = [("namespace", ""), ("pod", ""), ("container", "python3")];
+    wait_for_requests(&agent, &nowhere, 1);
+    let count = metrics.value("gen_ai_server_time_to_first_token_seconds_count", &SERVER);
+    assert_eq!(count, Some(2.0));
+    quiet(SECOND);
+
+    let metrics = agent.metrics();
+    metrics.assert_lint();
+    let pod = [("namespace", "ml"), ("pod", "llama-0"), ("container", "")];
+    let with = |more: &[(&'static str, &'static str)]| [&SERVER[..], more].concat();
+    let of_pod = |more: &[(&'static str, &'static str)]| [&pod[..], more].concat();
+    let managed = of_pod(&[("workload_kind", "Deployment"), ("workload", "llama"), ("node", NODE)]);
+    for (name, labels, value) in [
+        ("llm_pod_info", managed, 1.0),
+        ("llm_pod_status_phase", of_pod(&[("phase", "Running")]), 1.0),
+        ("llm_pod_status_phase", of_pod(&[("phase", "Failed")]), 0.0),
+        ("llm_pod_ready", of_pod(&[]), 1.0),
+        ("llm_pod_container_restarts_total", with(&[]), 3.0),
+        ("llm_pod_container_last_terminated", with(&[("reason", "OOMKilled"), ("exit_code", "137")]), 1.0),
+        ("llm_resource_requests", with(&[("resource", "cpu"), ("unit", "core")]), 1.5),
+        ("llm_resource_requests", with(&[("resource", "memory"), ("unit", "byte")]), 2_147_483_648.0),
+        ("llm_resource_limits", with(&[("resource", "nvidia.com/gpu"), ("unit", "integer")]), 1.0),
+        ("llm_resource_limits", with(&[("resource", "nvidia.com/mig-1g.10gb"), ("unit", "integer")]), 2.0),
+    ] {
+        assert_eq!(metrics.value(name, &labels), Some(value), "{name} {labels:?}\n{}", metrics.0);
+    }
+    assert!(metrics.value("llm_resource_cpu_seconds_total", &SERVER) > Some(0.0), "{}", metrics.0);
+    assert!(metrics.value("llm_resource_memory_working_set_bytes", &SERVER) > Some(1e6), "{}", metrics.0);
+    // From the end of the life before, 22 seconds before the pod was told.
+    let phase = |phase: &'static str| {
+        metrics.value("llm_container_start_phase_seconds", &with(&[("phase", phase)])).expect(phase)
+    };
+    assert_eq!(phase("started"), 2.0);
+    let (exec, listening) = (phase("exec"), phase("listening"));
+    let (success, token) = (phase("first_success"), phase("first_token"));
+    println!("exec {exec}, listening {listening}, first success {success}, first token {token}");
+    assert!(15.0 < exec && exec <= listening && listening <= success && success < token && token < 30.0);
+    assert_eq!(metrics.value("observer_kube_objects", &[("resource", "pods")]), Some(1.0));
+    assert!(metrics.value("observer_kube_watch_age_seconds", &[("resource", "pods")]) < Some(30.0));
+    agent.end(Signal::INT).assert_prompt("SIGINT with Kubernetes");
+}
+
+#[test]
+fn nothing_is_observed_of_a_pod_that_opted_out_until_it_opts_in() {
+    if !privileged() {
+        return;
+    }
+    let (cluster, place) = (Cluster::start(), Place::new(2));
+    let (_container, port) = place.server(&place.cgroupfs());
+    cluster.api.put(place.pod("llama-0", &json!({"llm-observer/observe": "false"})));
+    let agent = cluster.agent(&[]);
+    quiet(SECOND);
+    ask(&port, "before");
+    quiet(SECOND);
+    let metrics = agent.metrics();
+    assert_eq!(metrics.sum("llm_requests_total", &[("namespace", "ml")]), None, "{}", metrics.0);
+    assert!(metrics.sum("observer_processes", &[("state", "out_of_scope")]) >= Some(1));
+    cluster.api.put(place.pod("llama-0", &json!({})));
+    quiet(2 * SECOND);
+    ask(&port, "in");
+    wait_for_requests(&agent, &SERVER, 1);
+    cluster.api.put(place.pod("llama-0", &json!({"llm-observer/observe": "false"})));
+    quiet(2 * SECOND);
+    ask(&port, "out");
+    quiet(SECOND);
+    wait_for_requests(&agent, &SERVER, 1);
+    agent.end(Signal::TERM).assert_prompt("SIGTERM");
+}
+
+#[test]
+fn only_what_is_named_is_observed() {
+    if !privileged() {
+        return;
+    }
+    let (cluster, [inside, outside]) = (Cluster::start(), [3, 4].map(Place::new));
+    let mut other = outside.pod("web-0", &json!({}));
+    other["metadata"]["namespace"] = json!("web");
+    cluster.api.put(inside.pod("llama-0", &json!({})));
+    cluster.api.put(other);
+    let agent = cluster.agent(&["kubernetes.namespaces.include=m*", "kubernetes.selector=app in (llama)"]);
+    let (_one, one) = inside.server(&inside.systemd());
+    let (_two, two) = outside.server(&outside.systemd());
+    let (_none, none) = Workload::script("openai_server.py", &["--events", "6", "--gap", "0.02"]);
+    quiet(SECOND);
+    for port in [&one, &two, &none] {
+        ask(port, "x");
+    }
+    let metrics = wait_for_requests(&agent, &SERVER, 1);
+    assert_eq!(metrics.sum("llm_requests_started_total", &[]), Some(1), "{}", metrics.0);
+    agent.end(Signal::TERM).assert_prompt("SIGTERM");
+}
+
+#[test]
+fn without_an_api_server_names_come_from_the_kubelet_and_what_was_known_stays() {
+    if !privileged() {
+        return;
+    }
+    let (mut cluster, [known, unknown]) = (Cluster::start(), [5, 6].map(Place::new));
+    cluster.api.put(known.pod("llama-0", &json!({})));
+    let agent = cluster.agent(&[]);
+    let (_one, one) = known.server(&known.systemd());
+    quiet(SECOND);
+    ask(&one, "before");
+    wait_for_requests(&agent, &SERVER, 1);
+    cluster.api.stop();
+    fs::create_dir_all(cluster.logs().join(format!("ml_llama-1_{}", unknown.uid)))
+        .expect("a kubelet's folder");
+    let containers = cluster.logs().with_file_name("containers");
+    fs::create_dir_all(&containers).expect("a kubelet's folder");
+    fs::write(containers.join(format!("llama-1_ml_server-{}.log", unknown.id)), "")
+        .expect("a kubelet's file");
+    let (_two, two) = unknown.server(&unknown.systemd());
+    ask(&one, "away");
+    wait_for_requests(&agent, &SERVER, 2);
+    // A pod of which nobody tells is waited for.
+    quiet(SECOND);
+    assert!(agent.metrics().sum("observer_processes", &[("state", "undecided")]) >= Some(1));
+    let aside = [("namespace", "ml"), ("pod", "llama-1"), ("container", "server")];
+    quiet(Duration::from_secs(16));
+    ask(&two, "unknown");
+    wait_for_requests(&agent, &aside, 1);
+    let metrics = agent.metrics();
+    let pods = [("resource", "pods")];
+    assert!(metrics.value("observer_kube_watch_age_seconds", &pods) > Some(10.0), "{}", metrics.0);
+    let refused = [("resource", "pods"), ("reason", "unreachable")];
+    assert!(metrics.sum("observer_kube_watch_errors_total", &refused) >= Some(1), "{}", metrics.0);
+    cluster.api.restart();
+    // It is tried again every 30 seconds by then.
+    let end = monotonic() + 40_000_000_000;
+    while agent.metrics().value("observer_kube_watch_age_seconds", &pods) > Some(5.0) {
+        assert!(monotonic() < end, "the API server was not heard again: {}", agent.running.log());
+        quiet(SECOND);
+    }
+    agent.end(Signal::TERM).assert_prompt("SIGTERM");
+}
