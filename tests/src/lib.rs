@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fake_engine;
 pub mod hammer;
 pub mod live;
+pub mod node;
 pub mod script;
 pub mod scripted;
 pub mod small_server;
