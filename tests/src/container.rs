@@ -76,8 +76,8 @@ fn path(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-fn config(command: &[String], cgroup: &str, python: &PathBuf) -> Value {
-    let bound = HOST.iter().map(PathBuf::from).filter(|host| host.exists()).chain([python.clone()]);
+fn config(command: &[String], cgroup: &str, python: &Path) -> Value {
+    let bound = HOST.iter().map(PathBuf::from).filter(|host| host.exists()).chain([python.to_owned()]);
     let mut mounts: Vec<Value> = bound
         .map(|host| json!({"destination": host, "type": "bind", "source": host, "options": ["rbind", "ro"]}))
         .collect();
