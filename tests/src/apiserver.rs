@@ -17,6 +17,7 @@ mod answer;
 mod apply;
 mod discovery;
 mod faults;
+pub mod objects;
 mod read;
 mod resources;
 mod reviews;
@@ -220,7 +221,8 @@ impl ApiServer {
 
     /// Creates or replaces an object by its `apiVersion`, `kind`, namespace (`default` if it has none) and name;
     /// returns it as stored. An object with another uid is another object: the one that was there is deleted first.
-    pub fn put(&self, object: Value) -> Value {
+    pub fn put(&self, object: impl Into<Value>) -> Value {
+        let object = object.into();
         self.shared.change(|state| {
             let find = |resource: &&Resource| {
                 object["apiVersion"] == resource.api_version() && object["kind"] == resource.kind
