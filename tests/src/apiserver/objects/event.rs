@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::{CREATED, hex};
 
-/// An event about an object; written by the older recorder (`count`, `lastTimestamp`) as the kubelet's and the
-/// controllers' are, until [`Self::series`] or [`Self::once`] make it one of the newer, as the scheduler's are.
+/// An event about an object; written by the older recorder (`count`, `lastTimestamp`) as the kubelet's and
+/// the controllers' are, until [`Self::series`] or [`Self::once`] make it one of the newer, as the
+/// scheduler's are.
 #[derive(Clone, Debug)]
 pub struct Event {
     value: Value,

@@ -76,7 +76,8 @@ impl Pod {
         self
     }
 
-    /// Makes it the mirror of a static pod of a node: its uid in the kernel's paths is `hash`, not that of the server.
+    /// Makes it the mirror of a static pod of a node: its uid in the kernel's paths is `hash`, not that of
+    /// the server.
     #[must_use]
     pub fn mirror(self, node: &str, hash: &str) -> Self {
         let owned = self

@@ -55,8 +55,8 @@ pub fn resource_quota(namespace: &str, name: &str, resources: &[(&str, &str, &st
     quota
 }
 
-/// A `LimitRange`: type (`Container`, `Pod`), constraint (`max`, `min`, `default`, `defaultRequest`), resource,
-/// quantity.
+/// A `LimitRange`: type (`Container`, `Pod`), constraint (`max`, `min`, `default`, `defaultRequest`),
+/// resource, quantity.
 pub fn limit_range(namespace: &str, name: &str, limits: &[(&str, &str, &str, &str)]) -> Value {
     let mut items: Vec<Value> = Vec::new();
     for (kind, constraint, resource, quantity) in limits {

@@ -140,8 +140,8 @@ pub fn cron_job(namespace: &str, name: &str) -> Value {
         "spec": {"schedule": "*/5 * * * *", "concurrencyPolicy": "Allow", "suspend": false, "jobTemplate": {}}, "status": {}})
 }
 
-/// A `HorizontalPodAutoscaler` of a workload of apps/v1, with its least and most replicas, and those that there are
-/// and that it wants.
+/// A `HorizontalPodAutoscaler` of a workload of apps/v1, with its least and most replicas, and those that
+/// there are and that it wants.
 pub fn autoscaler(
     namespace: &str,
     name: &str,
