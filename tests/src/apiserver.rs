@@ -1,7 +1,7 @@
-//! A fake Kubernetes API server. It speaks the protocol (HTTP/1.1, LIST with pages, chunked WATCH with bookmarks and
-//! 410, PATCH, server-side apply, RBAC) as far as clients of this project use it, so that the unmodified `kube`
-//! client works against it; it runs no controller, validates no object, and does what goes wrong when a test orders
-//! it.
+//! A fake Kubernetes API server. It speaks the protocol (HTTP/1.1, LIST with pages, chunked WATCH with
+//! bookmarks and 410, PATCH, server-side apply, RBAC) as far as clients of this project use it, so that the
+//! unmodified `kube` client works against it; it runs no controller, validates no object, and does what goes
+//! wrong when a test orders it.
 //!
 //! ```no_run
 //! use observer_tests::apiserver::ApiServer;
@@ -17,6 +17,7 @@ mod answer;
 mod apply;
 mod discovery;
 mod faults;
+pub mod objects;
 mod read;
 mod resources;
 mod reviews;
@@ -157,8 +158,8 @@ impl ApiServer {
             bookmark_every: Duration::from_mins(1),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), news: channel::Sender::new(0) });
-        // Bound with SO_REUSEADDR, as every listener of it will be, and never listening: connections are refused
-        // while no listener is there.
+        // Bound with SO_REUSEADDR, as every listener of it will be, and never listening: connections are
+        // refused while no listener is there.
         let port = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .expect("a socket");
         sockopt::set_socket_reuseaddr(&port, true).expect("SO_REUSEADDR");
@@ -218,9 +219,11 @@ impl ApiServer {
         fs::write(file, config.to_string()).expect("a kubeconfig");
     }
 
-    /// Creates or replaces an object by its `apiVersion`, `kind`, namespace (`default` if it has none) and name;
-    /// returns it as stored. An object with another uid is another object: the one that was there is deleted first.
-    pub fn put(&self, object: Value) -> Value {
+    /// Creates or replaces an object by its `apiVersion`, `kind`, namespace (`default` if it has none) and
+    /// name; returns it as stored. An object with another uid is another object: the one that was there is
+    /// deleted first.
+    pub fn put(&self, object: impl Into<Value>) -> Value {
+        let object = object.into();
         self.shared.change(|state| {
             let find = |resource: &&Resource| {
                 object["apiVersion"] == resource.api_version() && object["kind"] == resource.kind
@@ -276,7 +279,8 @@ impl ApiServer {
         self.shared.state().store.version()
     }
 
-    /// Forgets what changed until now: a watch that asks for it, or a page of a list from before, is answered 410.
+    /// Forgets what changed until now: a watch that asks for it, or a page of a list from before, is answered
+    /// 410.
     pub fn compact(&self) {
         self.shared.change(|state| state.store.compact());
     }

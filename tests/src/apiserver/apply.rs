@@ -115,7 +115,8 @@ fn leaves(value: &Value) -> BTreeMap<String, Value> {
             _ if UNOWNED.contains(&path) => {}
             Value::Object(members) => {
                 for (name, value) in members {
-                    // The keys of labels and annotations have dots of their own; a path is never taken apart by dots.
+                    // The keys of labels and annotations have dots of their own; a path is never taken apart
+                    // by dots.
                     walk(value, &format!("{path}.{name}"), found);
                 }
             }

@@ -50,8 +50,8 @@ impl Fault {
         Self::new(Effect::Code { code: 429, retry_after: Some(retry_after) })
     }
 
-    /// A version that is too old is answered by the status code 410, not by a frame of a watch that begins with 200:
-    /// servers without a watch cache do so.
+    /// A version that is too old is answered by the status code 410, not by a frame of a watch that begins
+    /// with 200: servers without a watch cache do so.
     pub fn gone_in_head() -> Self {
         Self::new(Effect::GoneInHead)
     }
@@ -61,7 +61,7 @@ impl Fault {
         Self::new(Effect::Silence)
     }
 
-    /// Only for this resource, by a name as kubectl takes it (`pods`, `events.events.k8s.io`).
+    /// Only for this resource, by a name that [`Request::is_for`] knows.
     #[must_use]
     pub fn on(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());

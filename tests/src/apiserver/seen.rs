@@ -13,8 +13,8 @@ use axum::{
 /// One request (kubernetes: apiserver/pkg/endpoints/request/requestinfo.go). What does not apply is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for a path that is no
-    /// resource the HTTP method in lower case.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for a path that is
+    /// no resource the HTTP method in lower case.
     pub verb: String,
     /// API group; empty for the core group.
     pub group: String,
@@ -113,7 +113,8 @@ impl Request {
         self.parameter("fieldSelector")
     }
 
-    /// Whether it asks for a resource by a name as kubectl takes it (`pods`, `events.events.k8s.io`).
+    /// Whether it asks for a resource by a name as kubectl takes it: `pods`, `events.events.k8s.io`;
+    /// `events.` for that of the core group alone.
     pub fn is_for(&self, resource: &str) -> bool {
         resource == self.resource
             || resource.strip_prefix(&self.resource).and_then(|rest| rest.strip_prefix('.'))
@@ -193,8 +194,8 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn words(method: Method, uri: &str) -> [String; 6] {
-        let r = Request::new(&method, &uri.parse().expect("a URI"), &HeaderMap::new());
+    fn words(method: &Method, uri: &str) -> [String; 6] {
+        let r = Request::new(method, &uri.parse().expect("a URI"), &HeaderMap::new());
         [r.verb, r.group, r.resource, r.subresource, r.namespace, r.name]
     }
 
@@ -229,7 +230,7 @@ mod tests {
             (Method::GET, "/apis/apps/v1", ["get", "", "", "", "", ""]),
             (Method::GET, "/version", ["get", "", "", "", "", ""]),
         ] {
-            assert_eq!(words(method, uri), expected, "{uri}");
+            assert_eq!(words(&method, uri), expected, "{uri}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Objects by resource, namespace and name, one counter of versions, and the latest changes: what etcd is to a
-//! server.
+//! Objects by resource, namespace and name, one counter of versions, and the latest changes: what etcd is to
+//! a server.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -108,7 +108,8 @@ impl Store {
         Ok(self.history.range(first..))
     }
 
-    /// Creates or replaces an object; its uid and time of creation stay, and nothing happens if it is the same.
+    /// Creates or replaces an object; its uid and time of creation stay, and nothing happens if it is the
+    /// same.
     pub(super) fn write(&mut self, key: Key, mut value: Value, owners: Owners, now: &str) -> Arc<Object> {
         let before = self.objects.get(&key).map(Arc::clone);
         let old = before.as_ref().map_or(&Value::Null, |object| &object.value["metadata"]);
