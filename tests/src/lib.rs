@@ -6,6 +6,7 @@ pub mod agent;
 pub mod apiserver;
 pub mod client;
 pub mod container;
+pub mod deploy;
 pub mod engine;
 pub mod fake_engine;
 pub mod hammer;

@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Python];
     let lacking = ensure(if options.tests { &all } else { &[Need::Bpf] })?;
     if options.tests {
-        crate::test::environments()?;
+        crate::test::environments(true)?;
     }
     if lacking {
         bail!("something is missing, see above; what does not need it still works");

@@ -1,0 +1,112 @@
+//! What is in `deploy/`, as Kubernetes would get it: rendered by Helm and kustomize, as JSON.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::workload::{environment, folder};
+
+/// The oldest Kubernetes that the chart asks for, and the newest that there are schemas of.
+pub const VERSIONS: [&str; 2] = ["1.30", "1.37"];
+
+/// A file below `deploy/`.
+pub fn path(name: &str) -> PathBuf {
+    folder("../deploy").join(name)
+}
+
+/// What renders and validates: `tests/python/deploy.py`.
+pub struct Renderer {
+    environment: PathBuf,
+}
+
+impl Renderer {
+    /// None, after saying so, where its packages do not run; in CI they must.
+    pub fn find() -> Option<Self> {
+        Some(Self { environment: environment("deploy")? })
+    }
+
+    /// The chart's objects with these values, or why it refuses them.
+    ///
+    /// # Errors
+    /// What Helm says.
+    pub fn helm(&self, values: &Value) -> Result<Vec<Value>, String> {
+        self.run(&["render", &values.to_string()], "").map(|text| parsed(&text))
+    }
+
+    /// The objects of a folder of `deploy/kustomize`.
+    pub fn kustomize(&self, name: &str) -> Vec<Value> {
+        parsed(&self.run(&["kustomize", name], "").unwrap_or_else(|why| panic!("{name}: {why}")))
+    }
+
+    /// Whether each is what Kubernetes takes, or what is wrong with the first that is not.
+    ///
+    /// # Errors
+    /// The object, the place in it, and what is wrong there.
+    pub fn validate(&self, objects: &[Value]) -> Result<(), String> {
+        let arguments: Vec<&str> = ["validate"].into_iter().chain(VERSIONS).collect();
+        self.run(&arguments, &Value::from(objects).to_string()).map(drop)
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        let mut command = Command::new(self.environment.join("bin/python"));
+        command.arg(folder("python").join("deploy.py")).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("its input");
+        let output = child.wait_with_output().expect("its output");
+        let said = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(0) => Ok(String::from_utf8(output.stdout).expect("UTF-8")),
+            Some(3) => Err(said.into_owned()),
+            _ => panic!("{command:?}: {}: {said}", output.status),
+        }
+    }
+}
+
+fn parsed(text: &str) -> Vec<Value> {
+    serde_json::from_str(text).expect("a JSON array")
+}
+
+/// The one object of a kind and name.
+pub fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+    let one = found.next().unwrap_or_else(|| panic!("no {kind} {name}"));
+    assert!(found.next().is_none(), "two {kind} {name}");
+    one
+}
+
+/// What a service account of the chart may do.
+#[derive(Debug)]
+pub struct Granted {
+    /// Rules of its ClusterRoles: they hold in every namespace. As in `rbac.authorization.k8s.io/v1`.
+    pub everywhere: Vec<Value>,
+    /// Rules of its Roles: they hold in the observer's own namespace.
+    pub own_namespace: Vec<Value>,
+}
+
+/// What the service account `observer-agent` or `observer-cluster` may do, by the chart's defaults, following bindings
+/// as the API server does; none, after saying so, where the chart cannot be rendered.
+pub fn granted(account: &str) -> Option<Granted> {
+    let objects = Renderer::find()?.helm(&json!({})).expect("the chart's defaults");
+    Some(Granted {
+        everywhere: bound(&objects, "ClusterRoleBinding", account),
+        own_namespace: bound(&objects, "RoleBinding", account),
+    })
+}
+
+fn bound(objects: &[Value], binding: &str, account: &str) -> Vec<Value> {
+    let is_account = |subject: &Value| subject["kind"] == "ServiceAccount" && subject["name"] == account;
+    let bindings = objects.iter().filter(|one| one["kind"] == binding);
+    bindings
+        .filter(|binding| binding["subjects"].as_array().is_some_and(|all| all.iter().any(is_account)))
+        .flat_map(|binding| {
+            let role = &binding["roleRef"];
+            let [kind, name] = ["kind", "name"].map(|field| role[field].as_str().expect("text"));
+            object(objects, kind, name)["rules"].as_array().expect("rules").clone()
+        })
+        .collect()
+}
