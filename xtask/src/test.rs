@@ -32,6 +32,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     let live = !options.no_live;
     let mut needs = vec![Need::Bpf, Need::Promtool, Need::Python];
+    needs.extend(live.then_some([Need::Buildah, Need::Runc]).into_iter().flatten());
     needs.extend((!options.no_vm).then_some(Need::Qemu));
     setup::ensure(&needs)?;
     lint::all()?;
