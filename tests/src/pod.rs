@@ -72,6 +72,8 @@ pub struct Pod<'a> {
     pub args: Option<&'a [&'a str]>,
     /// Environment variables besides the manifest's.
     pub env: &'a [(&'a str, &'a str)],
+    /// The only system calls that it may make; all, if there are none.
+    pub system_calls: &'a [String],
 }
 
 impl Pod<'_> {
@@ -180,7 +182,7 @@ impl Pod<'_> {
         };
         let readonly: &[&str] =
             if privileged { &[] } else { &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"] };
-        json!({
+        let mut all = json!({
             "ociVersion": "1.0.2",
             "process": {
                 "user": {"uid": self.security("runAsUser"), "gid": self.security("runAsGroup")},
@@ -197,7 +199,14 @@ impl Pod<'_> {
                 "namespaces": namespaces, "maskedPaths": masked, "readonlyPaths": readonly,
                 "resources": {"devices": [{"allow": false, "access": "rwm"}]}
             }
-        })
+        });
+        if !self.system_calls.is_empty() {
+            all["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ERRNO",
+                "syscalls": [{"names": self.system_calls, "action": "SCMP_ACT_ALLOW"}]
+            });
+        }
+        all
     }
 
     /// Starts it.

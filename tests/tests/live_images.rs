@@ -10,7 +10,7 @@ use std::{
 use observer_tests::{
     agent::{Metrics, program, wait_for},
     client::{Client, chat},
-    deploy::{Renderer, object},
+    deploy::{Renderer, object, path},
     image::Image,
     live::privileged,
     pod::{Pod, in_network_of, network_counter},
@@ -65,12 +65,12 @@ fn images_run_as_the_manifests_say() {
 
     let objects = |values: Value| renderer.helm(&values).expect("the chart");
     let config = "[metrics]\nprofile = \"full\"\n";
-    observes("privileged", &objects(json!({"config": config})), root.path());
-    observes(
-        "least privilege",
-        &objects(json!({"config": config, "agent": {"privileged": false}})),
-        root.path(),
-    );
+    observes("privileged", &objects(json!({"config": config})), root.path(), &[]);
+    let least = objects(json!({"config": config, "agent": {"privileged": false}}));
+    observes("least privilege", &least, root.path(), &[]);
+    let allowed = system_calls_of_the_unit();
+    observes("the unit's system calls", &least, root.path(), &allowed);
+    refuses_without_bpf(&least, root.path(), allowed);
     loads_a_library(&objects(json!({})), root.path());
     let root = unpacked(&cluster);
     needs_nothing(&objects(json!({})), root.path());
@@ -111,12 +111,12 @@ fn contents(root: &Path) {
 }
 
 /// The agent in its pod: it captures a request, is asked from inside its network, and asks nobody.
-fn observes(what: &str, objects: &[Value], root: &Path) {
+fn observes(what: &str, objects: &[Value], root: &Path, system_calls: &[String]) {
     let workload = object(objects, "DaemonSet", "observer-agent");
     let (server, port) = Workload::script("openai_server.py", &[]);
     let mut client = Client::connect(&port);
     client.plain("before", &chat("m", false, 1));
-    let mut pod = Pod { objects, workload, root, host: None, args: None, env: &[] }.start();
+    let mut pod = Pod { objects, workload, root, host: None, args: None, env: &[], system_calls }.start();
     let pid = pod.pid();
     let mut asked = 0;
     let mut get = |path: &str| -> Option<(u16, String)> {
@@ -154,6 +154,42 @@ fn observes(what: &str, objects: &[Value], root: &Path) {
     server.kill();
 }
 
+/// What `SystemCallFilter=` of the unit lets through, with systemd's groups spelt out.
+fn system_calls_of_the_unit() -> Vec<String> {
+    let unit = fs::read_to_string(path("observer.service")).expect("the unit");
+    let filter = unit.lines().find_map(|line| line.strip_prefix("SystemCallFilter=")).expect("a filter");
+    let mut calls = Vec::new();
+    let mut open: Vec<String> = filter.split(' ').map(str::to_owned).collect();
+    while let Some(name) = open.pop() {
+        if !name.starts_with('@') {
+            calls.push(name);
+            continue;
+        }
+        let output = Command::new("systemd-analyze")
+            .args(["syscall-filter", &name])
+            .output()
+            .expect("systemd-analyze");
+        let listed = String::from_utf8(output.stdout).expect("UTF-8");
+        let members = listed
+            .lines()
+            .skip(1)
+            .map(str::trim)
+            .filter(|member| !member.is_empty() && !member.starts_with('#'));
+        open.extend(members.map(str::to_owned));
+    }
+    assert!(calls.len() > 200 && calls.iter().any(|call| call == "bpf"), "{calls:?}");
+    calls
+}
+
+/// The filter above is one.
+fn refuses_without_bpf(objects: &[Value], root: &Path, mut system_calls: Vec<String>) {
+    system_calls.retain(|call| call != "bpf");
+    let workload = object(objects, "DaemonSet", "observer-agent");
+    let pod = Pod { objects, workload, root, host: None, args: None, env: &[], system_calls: &system_calls };
+    let (well, said) = pod.start().finish();
+    assert!(!well && said.contains("Operation not permitted"), "{said}");
+}
+
 /// A library that the driver's container leaves on the node, linked as libnvidia-ml.so.1 is: a static program could not
 /// load it.
 fn loads_a_library(objects: &[Value], root: &Path) {
@@ -180,7 +216,15 @@ fn loads_a_library(objects: &[Value], root: &Path) {
     let workload = object(objects, "DaemonSet", "observer-agent");
     let preloaded = "/host/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1";
     let env = [("LD_PRELOAD", preloaded)];
-    let pod = Pod { objects, workload, root, host: Some(host.path()), args: Some(&["--version"]), env: &env };
+    let pod = Pod {
+        objects,
+        workload,
+        root,
+        host: Some(host.path()),
+        args: Some(&["--version"]),
+        env: &env,
+        system_calls: &[],
+    };
     let (well, said) = pod.start().finish();
     assert!(well && said.contains("loaded: 7 1") && said.contains("observer "), "{said}");
 }
@@ -188,7 +232,8 @@ fn loads_a_library(objects: &[Value], root: &Path) {
 /// The cluster role's image without root, without capabilities, on a root that cannot be written.
 fn needs_nothing(objects: &[Value], root: &Path) {
     let workload = object(objects, "Deployment", "observer-cluster");
-    let pod = Pod { objects, workload, root, host: None, args: Some(&["--version"]), env: &[] };
+    let pod =
+        Pod { objects, workload, root, host: None, args: Some(&["--version"]), env: &[], system_calls: &[] };
     let (well, said) = pod.start().finish();
     assert!(well && said.trim() == format!("observer {}", env!("CARGO_PKG_VERSION")), "{said}");
 }

@@ -19,7 +19,7 @@ pub(crate) use python::{Environment, model, python};
 /// Options of `cargo xtask setup`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Also what the tests need: promtool, QEMU, buildah, runc, Python packages.
+    /// Also what the tests need: promtool, QEMU, buildah, runc, systemd-analyze, Python packages.
     #[arg(long)]
     tests: bool,
 }
@@ -37,6 +37,8 @@ pub(crate) enum Need {
     Buildah,
     /// `runc`, which starts containers.
     Runc,
+    /// `systemd-analyze`, which reads the unit.
+    Systemd,
     /// A Python that can make virtual environments.
     Python,
 }
@@ -51,6 +53,7 @@ impl Need {
             }
             Self::Buildah if which("buildah").is_none() => &[("buildah", "buildah")],
             Self::Runc if which("runc").is_none() => &[("runc", "runc")],
+            Self::Systemd if which("systemd-analyze").is_none() => &[("systemd-analyze", "systemd")],
             Self::Python if python(11).is_err() => {
                 &[("Python 3.11 or later", "python3"), ("its module venv", "python3-venv")]
             }
@@ -62,7 +65,15 @@ impl Need {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let begun = Moment::now();
-    let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Buildah, Need::Runc, Need::Python];
+    let all = [
+        Need::Bpf,
+        Need::Promtool,
+        Need::Qemu,
+        Need::Buildah,
+        Need::Runc,
+        Need::Systemd,
+        Need::Python,
+    ];
     let lacking = ensure(if options.tests { &all } else { &[Need::Bpf] })?;
     if options.tests {
         crate::test::environments(true)?;

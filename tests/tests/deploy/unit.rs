@@ -14,11 +14,11 @@ fn unit(change: impl Fn(String) -> String) -> tempfile::TempDir {
     folder
 }
 
-/// What systemd has to say of it; nothing, if nothing is wrong.
-fn verified(change: impl Fn(String) -> String) -> Option<String> {
+/// What systemd has to say of it; nothing, if nothing is wrong. None, after saying so, where there is no systemd.
+fn analyzed(arguments: &[&str], change: impl Fn(String) -> String) -> Option<String> {
     let folder = unit(change);
     let mut command = Command::new("systemd-analyze");
-    command.args(["verify", "--man=no", "--recursive-errors=no"]).arg(folder.path().join("observer.service"));
+    command.args(arguments).arg(folder.path().join("observer.service"));
     let Ok(output) = command.output() else {
         assert!(std::env::var_os("CI").is_none(), "CI must have systemd-analyze");
         eprintln!("SKIPPED: no systemd-analyze here");
@@ -28,11 +28,24 @@ fn verified(change: impl Fn(String) -> String) -> Option<String> {
     Some(if output.status.success() { said } else { format!("{}: {said}", output.status) })
 }
 
+const VERIFY: [&str; 3] = ["verify", "--man=no", "--recursive-errors=no"];
+
 #[test]
 fn systemd_takes_the_unit() {
-    let Some(said) = verified(|text| text) else { return };
+    let Some(said) = analyzed(&VERIFY, |text| text) else { return };
     assert_eq!(said, "");
-    let said =
-        verified(|text| text.replace("ProtectSystem=strict", "ProtectSystem=nonsense")).expect("as before");
+    let nonsense = |text: String| text.replace("ProtectSystem=strict", "ProtectSystem=nonsense");
+    let said = analyzed(&VERIFY, nonsense).expect("as before");
     assert!(said.contains("nonsense"), "{said}");
+}
+
+/// By systemd's own scale of exposure, from 0 to 100.
+#[test]
+fn the_unit_is_hardened() {
+    let arguments = ["security", "--offline=true", "--threshold=35", "--no-pager"];
+    let Some(said) = analyzed(&arguments, |text| text) else { return };
+    assert_eq!(said, "");
+    let soft = |text: String| text.replace("RestrictNamespaces=yes", "").replace("SystemCallFilter=", "X-Filter=");
+    let said = analyzed(&arguments, soft).expect("as before");
+    assert!(said.starts_with("exit status"), "{said}");
 }
