@@ -79,34 +79,20 @@ pub fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     one
 }
 
-/// What a service account of the chart may do.
-#[derive(Debug)]
-pub struct Granted {
-    /// Rules of its ClusterRoles: they hold in every namespace. As in `rbac.authorization.k8s.io/v1`.
-    pub everywhere: Vec<Value>,
-    /// Rules of its Roles: they hold in the observer's own namespace.
-    pub own_namespace: Vec<Value>,
-}
-
-/// What the service account `observer-agent` or `observer-cluster` may do, by the chart's defaults, following bindings
-/// as the API server does; none, after saying so, where the chart cannot be rendered.
-pub fn granted(account: &str) -> Option<Granted> {
+/// The roles and bindings that say what the service account `observer-agent` or `observer-cluster` may do, by the chart's
+/// defaults: objects of `rbac.authorization.k8s.io/v1`. None, after saying so, where the chart cannot be rendered.
+pub fn rights(account: &str) -> Option<Vec<Value>> {
     let objects = Renderer::find()?.helm(&json!({})).expect("the chart's defaults");
-    Some(Granted {
-        everywhere: bound(&objects, "ClusterRoleBinding", account),
-        own_namespace: bound(&objects, "RoleBinding", account),
-    })
-}
-
-fn bound(objects: &[Value], binding: &str, account: &str) -> Vec<Value> {
     let is_account = |subject: &Value| subject["kind"] == "ServiceAccount" && subject["name"] == account;
-    let bindings = objects.iter().filter(|one| one["kind"] == binding);
-    bindings
-        .filter(|binding| binding["subjects"].as_array().is_some_and(|all| all.iter().any(is_account)))
-        .flat_map(|binding| {
-            let role = &binding["roleRef"];
-            let [kind, name] = ["kind", "name"].map(|field| role[field].as_str().expect("text"));
-            object(objects, kind, name)["rules"].as_array().expect("rules").clone()
-        })
-        .collect()
+    let bindings = objects.iter().filter(|one| {
+        let kind = one["kind"].as_str().unwrap_or_default();
+        kind.ends_with("RoleBinding")
+            && one["subjects"].as_array().is_some_and(|all| all.iter().any(is_account))
+    });
+    let with_roles = bindings.flat_map(|binding| {
+        let role = &binding["roleRef"];
+        let [kind, name] = ["kind", "name"].map(|field| role[field].as_str().expect("text"));
+        [object(&objects, kind, name).clone(), binding.clone()]
+    });
+    Some(with_roles.collect())
 }

@@ -65,15 +65,7 @@ impl Need {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let begun = Moment::now();
-    let all = [
-        Need::Bpf,
-        Need::Promtool,
-        Need::Qemu,
-        Need::Buildah,
-        Need::Runc,
-        Need::Systemd,
-        Need::Python,
-    ];
+    let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Buildah, Need::Runc, Need::Systemd, Need::Python];
     let lacking = ensure(if options.tests { &all } else { &[Need::Bpf] })?;
     if options.tests {
         crate::test::environments(true)?;

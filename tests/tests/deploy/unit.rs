@@ -45,7 +45,8 @@ fn the_unit_is_hardened() {
     let arguments = ["security", "--offline=true", "--threshold=35", "--no-pager"];
     let Some(said) = analyzed(&arguments, |text| text) else { return };
     assert_eq!(said, "");
-    let soft = |text: String| text.replace("RestrictNamespaces=yes", "").replace("SystemCallFilter=", "X-Filter=");
+    let soft =
+        |text: String| text.replace("RestrictNamespaces=yes", "").replace("SystemCallFilter=", "X-Filter=");
     let said = analyzed(&arguments, soft).expect("as before");
     assert!(said.starts_with("exit status"), "{said}");
 }
