@@ -128,7 +128,7 @@ pub fn attach_with(capabilities: u64) {
     let set = CapabilitySet::from_bits_retain(capabilities) & CapabilitySet::all();
     let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).expect("capabilities to give up");
-    match Kernel::load(&Options { ring_bytes: 1 << 20, arrival: true }) {
+    match Kernel::load(&Options { ring_bytes: 1 << 20, arrival: true, ask_first: false }) {
         Ok(kernel) => {
             let attached = kernel.report().iter().filter(|probe| probe.mode == ProbeMode::Attached);
             println!("attached {} of {} probes", attached.count(), kernel.report().len());
