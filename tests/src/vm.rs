@@ -20,6 +20,7 @@ use observer::{
 };
 use observer_ebpf::Counter;
 use rustix::{
+    process::{Resource, Rlimit, setrlimit},
     system::uname,
     thread::{CapabilitySet, CapabilitySets, set_capabilities},
 };
@@ -123,8 +124,11 @@ fn charges_maps(release: &str) -> bool {
     (numbers.next(), numbers.next()) < (Some(5), Some(11))
 }
 
-/// Gives up all capabilities but these, attaches the probes and says in one line what came of it.
+/// Gives up all capabilities but these and what earlier probes left of limits, attaches the probes and says in one line what came of it.
 pub fn attach_with(capabilities: u64) {
+    // The limit before 5.16.
+    let usual = Rlimit { current: Some(64 << 10), maximum: Some(64 << 10) };
+    setrlimit(Resource::Memlock, usual).expect("a lower limit");
     let set = CapabilitySet::from_bits_retain(capabilities) & CapabilitySet::all();
     let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).expect("capabilities to give up");

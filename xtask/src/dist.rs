@@ -34,13 +34,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let lacking = setup::ensure(&[Need::Bpf, Need::Buildah])?;
     ensure!(!lacking, "something is missing, see above");
     let begun = Moment::now();
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => {
-            go(cargo().args(["build", "--quiet", "--package", "observer", "--profile", "dist"]))?;
-            target()?.join("dist/observer")
-        }
-    };
+    let binary = options.binary.clone().map_or_else(shipped, Ok)?;
     let out = options.out.clone().unwrap_or_else(|| state().join("dist"));
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     let context = out.join("context");
@@ -53,6 +47,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!("dist: done in {:.0} s", begun.ago().as_secs_f64());
     Ok(())
+}
+
+/// Builds the program for shipping.
+fn shipped() -> Result<PathBuf> {
+    go(cargo().args(["build", "--quiet", "--package", "observer", "--profile", "dist"]))?;
+    Ok(target()?.join("dist/observer"))
 }
 
 /// The version that the program tells of itself, started in the root that is to be shipped.
