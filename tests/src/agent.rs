@@ -182,7 +182,11 @@ pub struct Agent {
 impl Agent {
     /// Starts one on a free port, and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
-        let command = observer(["agent", "--listen", "127.0.0.1:0"].iter().chain(args));
+        Self::with(observer(["agent", "--listen", "127.0.0.1:0"].iter().chain(args)))
+    }
+
+    /// Starts one by a command that has it listen on a free port, and waits until it is ready.
+    pub fn with(command: Command) -> Self {
         let mut running = Running::start(command);
         let address = wait_for("the address of the agent", || {
             running.assert_alive();

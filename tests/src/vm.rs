@@ -1,6 +1,7 @@
 //! What is tested on other kernels, inside a machine under emulation.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     process::Command,
@@ -13,8 +14,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use observer::exchange::Outcome;
+use observer::{
+    exchange::Outcome,
+    kernel::{Kernel, Options, ProbeMode},
+};
 use observer_ebpf::Counter;
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    system::uname,
+    thread::{CapabilitySet, CapabilitySets, set_capabilities},
+};
 
 use crate::{
     hammer,
@@ -34,6 +43,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// What does not hold.
 pub fn check(own: &str) -> Result<()> {
     one_exchange(own).context("capture of one exchange")?;
+    few_capabilities(own).context("with few capabilities")?;
     no_write_is_missed(own).context("writes beside bpf(2)")
 }
 
@@ -76,6 +86,59 @@ fn one_exchange(own: &str) -> Result<()> {
         if record.queue.socket.is_some() { "known" } else { "not known on this kernel" }
     );
     Ok(())
+}
+
+/// What probes need at most: two capabilities from 5.8 on, which nobody is refused for as long as the kernel is as it
+/// was written. Debian's and Ubuntu's ask for `CAP_SYS_ADMIN` when `perf_event_paranoid` is above 2, and before 5.11 maps
+/// are charged against a limit that it takes `CAP_SYS_RESOURCE` to raise.
+fn few_capabilities(own: &str) -> Result<()> {
+    const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+    let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let with = |set: CapabilitySet| {
+        let mut command = Command::new(own);
+        command.args(["attach", &set.bits().to_string()]);
+        let (_, said) = Workload::start(command);
+        said
+    };
+    let usual = fs::read_to_string(PARANOID)?;
+    let as_usual = with(enough | CapabilitySet::SYS_RESOURCE);
+    fs::write(PARANOID, "2")?;
+    let (without_limit, limited) = (with(enough | CapabilitySet::SYS_RESOURCE), with(enough));
+    fs::write(PARANOID, &usual)?;
+    let everything = with(CapabilitySet::all());
+    ensure!(everything.starts_with("attached"), "with all: {everything}");
+    ensure!(without_limit == everything, "{without_limit}; with all: {everything}");
+    let is_old = charges_maps(&uname().release().to_string_lossy());
+    ensure!(is_old || limited == everything, "without CAP_SYS_RESOURCE: {limited}");
+    println!(
+        "vm: CAP_BPF and CAP_PERFMON{}: {without_limit}; at perf_event_paranoid={}: {as_usual}",
+        if limited == everything { "" } else { " and CAP_SYS_RESOURCE" },
+        usual.trim()
+    );
+    Ok(())
+}
+
+/// Whether a kernel of this release charges maps against `RLIMIT_MEMLOCK`.
+fn charges_maps(release: &str) -> bool {
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(u32::MAX));
+    (numbers.next(), numbers.next()) < (Some(5), Some(11))
+}
+
+/// Gives up all capabilities but these and what earlier probes left of limits, attaches the probes and says in one line what came of it.
+pub fn attach_with(capabilities: u64) {
+    // The limit before 5.16.
+    let usual = Rlimit { current: Some(64 << 10), maximum: Some(64 << 10) };
+    setrlimit(Resource::Memlock, usual).expect("a lower limit");
+    let set = CapabilitySet::from_bits_retain(capabilities) & CapabilitySet::all();
+    let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).expect("capabilities to give up");
+    match Kernel::load(&Options { ring_bytes: 1 << 20, arrival: true, ask_first: false }) {
+        Ok(kernel) => {
+            let attached = kernel.report().iter().filter(|probe| probe.mode == ProbeMode::Attached);
+            println!("attached {} of {} probes", attached.count(), kernel.report().len());
+        }
+        Err(error) => println!("{}", error.to_string().replace('\n', " ")),
+    }
 }
 
 fn no_write_is_missed(own: &str) -> Result<()> {

@@ -14,8 +14,7 @@ pub fn folder(name: &str) -> PathBuf {
 
 /// The virtual environment with the requirements of `tests/python`; `cargo xtask test` makes it.
 pub fn venv() -> PathBuf {
-    let made = folder("../target/xtask/venv");
-    let venv = std::env::var_os("OBSERVER_VENV").map_or(made, PathBuf::from);
+    let venv = main_environment();
     assert!(
         venv.join("bin/python").exists(),
         "no virtual environment at {}: run `cargo xtask test`, or set OBSERVER_VENV",
@@ -24,13 +23,18 @@ pub fn venv() -> PathBuf {
     venv
 }
 
+fn main_environment() -> PathBuf {
+    let made = folder("../target/xtask/venv");
+    std::env::var_os("OBSERVER_VENV").map_or(made, PathBuf::from)
+}
+
 /// Another virtual environment that `cargo xtask test` makes beside that one; none, after saying so, where its
 /// packages do not run.
 ///
 /// # Panics
 /// In CI, which has to have it.
 pub fn environment(name: &str) -> Option<PathBuf> {
-    let path = venv().with_file_name(name);
+    let path = main_environment().with_file_name(name);
     let there = path.join("installed.txt").exists();
     assert!(there || std::env::var_os("CI").is_none(), "CI must have {}", path.display());
     if !there {

@@ -4,6 +4,7 @@ mod background;
 mod bench;
 mod command;
 mod demo;
+mod dist;
 mod engine;
 mod lint;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Engine(engine::Options),
     /// What observing costs, as ratios measured side by side.
     Bench(bench::Options),
+    /// The program as it is shipped, and its images.
+    Dist(dist::Options),
     /// Format, lints, the rules of the architecture, dependencies.
     Lint(lint::Options),
     /// Everything that must hold: lints, tests, live kernel tests, the kernel matrix.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Engine(options) => engine::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Dist(options) => dist::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),

@@ -19,7 +19,7 @@ pub(crate) use python::{Environment, model, python};
 /// Options of `cargo xtask setup`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Also what the tests need: promtool, QEMU, Python packages.
+    /// Also what the tests need: promtool, QEMU, buildah, runc, systemd-analyze, Python packages.
     #[arg(long)]
     tests: bool,
 }
@@ -33,6 +33,12 @@ pub(crate) enum Need {
     Promtool,
     /// QEMU, which boots other kernels.
     Qemu,
+    /// `buildah`, which builds images.
+    Buildah,
+    /// `runc`, which starts containers.
+    Runc,
+    /// `systemd-analyze`, which reads the unit.
+    Systemd,
     /// A Python that can make virtual environments.
     Python,
 }
@@ -45,6 +51,9 @@ impl Need {
             Self::Qemu if which("qemu-system-x86_64").is_none() => {
                 &[("qemu-system-x86_64", "qemu-system-x86")]
             }
+            Self::Buildah if which("buildah").is_none() => &[("buildah", "buildah")],
+            Self::Runc if which("runc").is_none() => &[("runc", "runc")],
+            Self::Systemd if which("systemd-analyze").is_none() => &[("systemd-analyze", "systemd")],
             Self::Python if python(11).is_err() => {
                 &[("Python 3.11 or later", "python3"), ("its module venv", "python3-venv")]
             }
@@ -56,10 +65,10 @@ impl Need {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let begun = Moment::now();
-    let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Python];
+    let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Buildah, Need::Runc, Need::Systemd, Need::Python];
     let lacking = ensure(if options.tests { &all } else { &[Need::Bpf] })?;
     if options.tests {
-        crate::test::environments()?;
+        crate::test::environments(true)?;
     }
     if lacking {
         bail!("something is missing, see above; what does not need it still works");

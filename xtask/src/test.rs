@@ -31,8 +31,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "the live tests load probes, which takes root: run as root, or pass --no-live"
     );
     let live = !options.no_live;
-    let mut needs = vec![Need::Bpf];
-    needs.extend(live.then_some([Need::Promtool, Need::Python]).into_iter().flatten());
+    let mut needs = vec![Need::Bpf, Need::Promtool, Need::Systemd, Need::Python];
+    needs.extend(live.then_some([Need::Buildah, Need::Runc]).into_iter().flatten());
     needs.extend((!options.no_vm).then_some(Need::Qemu));
     setup::ensure(&needs)?;
     lint::all()?;
@@ -78,36 +78,40 @@ fn host(live: bool) -> Result<usize> {
         tests.args(["test", "--workspace", "--no-fail-fast"]);
         runs.push(tests);
     }
-    let venv = if live { Some(environments()?) } else { None };
+    let venv = environments(live)?;
     let mut passed = 0;
     for command in &mut runs {
         command.env("OBSERVER_BIN", target()?.join("debug/observer"));
-        match &venv {
-            Some(venv) => command.env("OBSERVER_VENV", venv).env("OBSERVER_XTASK", std::env::current_exe()?),
+        command.env("OBSERVER_VENV", &venv).env("OBSERVER_XTASK", std::env::current_exe()?);
+        if !live {
             // For a runner that cannot leave them out.
-            None => command.env("OBSERVER_LIVE", "0"),
-        };
+            command.env("OBSERVER_LIVE", "0");
+        }
         passed += counted(command)?;
     }
     Ok(passed)
 }
 
-/// What the live tests start: the main virtual environment, which is returned, and others beside it. A test for
-/// which there is none fails in CI and says elsewhere what it lacks.
-pub(crate) fn environments() -> Result<PathBuf> {
-    let venv = Environment::MAIN.ready()?;
-    setup::model()?;
+/// What tests start: the folder of the main virtual environment, and others beside it. A test for which there is none
+/// fails in CI and says elsewhere what it lacks. Without `live` only what other tests need.
+pub(crate) fn environments(live: bool) -> Result<PathBuf> {
     let ready = |one: Environment| one.ready().map(drop);
-    for (name, done) in [
-        ("AIPerf", ready(Environment::AIPERF)),
-        ("LiteLLM", ready(Environment::LITELLM)),
-        ("fastllm", engine::requantized().map(drop)),
-    ] {
+    let mut others = vec![("what renders deploy/", ready(Environment::DEPLOY))];
+    if live {
+        Environment::MAIN.ready()?;
+        setup::model()?;
+        others.extend([
+            ("AIPerf", ready(Environment::AIPERF)),
+            ("LiteLLM", ready(Environment::LITELLM)),
+            ("fastllm", engine::requantized().map(drop)),
+        ]);
+    }
+    for (name, done) in others {
         if let Err(why) = done {
             eprintln!("setup: missing {name}: {why:#}");
         }
     }
-    Ok(venv)
+    Ok(Environment::MAIN.folder())
 }
 
 /// Runs a test command, passes its output on and counts the tests that passed.

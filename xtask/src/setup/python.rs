@@ -57,9 +57,18 @@ impl Environment {
         ],
     };
 
+    /// What renders and validates `deploy/`.
+    pub(crate) const DEPLOY: Self =
+        Self { name: "deploy", minor: 11, sets: &[whole("tests/python/deploy.txt")] };
+
+    /// Its folder.
+    pub(crate) fn folder(self) -> PathBuf {
+        state().join(self.name)
+    }
+
     /// Its folder, once all of its packages are installed.
     pub(crate) fn ready(self) -> Result<PathBuf> {
-        let venv = state().join(self.name);
+        let venv = self.folder();
         let wanted = self.wanted()?;
         let stamp = venv.join("installed.txt");
         if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {

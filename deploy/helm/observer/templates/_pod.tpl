@@ -1,0 +1,75 @@
+{{/* What the pods of both roles have in common. Each takes the root. */}}
+{{- define "observer.pod" -}}
+automountServiceAccountToken: true
+# Variables such as OBSERVER_AGENT_PORT would look like configuration.
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "observer.env" -}}
+- name: OBSERVER_CONFIG
+  value: /etc/observer/observer.toml
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- if .Values.api.tokenSecret.name }}
+- name: OBSERVER_API_TOKEN_FILE
+  value: /var/run/secrets/observer/token
+{{- end }}
+{{- end -}}
+
+{{- define "observer.serving" -}}
+ports:
+  - name: http
+    containerPort: 9842
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: http
+  periodSeconds: 20
+  timeoutSeconds: 5
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: http
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- end -}}
+
+{{- define "observer.mounts" -}}
+- name: config
+  mountPath: /etc/observer
+  readOnly: true
+{{- if .Values.api.tokenSecret.name }}
+- name: token
+  mountPath: /var/run/secrets/observer
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "observer.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "observer.name" . }}
+{{- with .Values.api.tokenSecret }}
+{{- if .name }}
+- name: token
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: token
+{{- end }}
+{{- end }}
+{{- end -}}

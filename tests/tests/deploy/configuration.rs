@@ -1,0 +1,101 @@
+//! What the pods are configured with, given to the program's own reading of it.
+
+use std::path::Path;
+
+use clap::Parser as _;
+use observer::config::{Config, MetricsProfile, cli::Cli};
+use observer_tests::deploy::{Renderer, object};
+use serde_json::{Value, json};
+
+use crate::chart::everything;
+
+/// What the manifests set and the program does not have yet. Each goes from here when it comes.
+const NOT_YET: [&str; 3] = ["OBSERVER_API_TOKEN_FILE", "OBSERVER_CLUSTER_AGENTS", "OBSERVER_CLUSTER_LEASE"];
+
+/// The role that the program does not have yet.
+const ROLE_NOT_YET: &str = "cluster";
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("not text: {value}"))
+}
+
+/// Environment variables of a container, with what Kubernetes would fill in.
+fn environment(container: &Value) -> Vec<(String, String)> {
+    let variables = container["env"].as_array().expect("env").iter();
+    let value = |variable: &Value| match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+        Some("spec.nodeName") => "node-7".to_owned(),
+        Some(path) => path.replace('.', "-"),
+        None => text(&variable["value"]).to_owned(),
+    };
+    variables.map(|variable| (text(&variable["name"]).to_owned(), value(variable))).collect()
+}
+
+fn resolve(objects: &[Value], container: &Value) -> Config {
+    let arguments = container["args"].as_array().expect("args").iter().map(text);
+    let role = text(&container["args"][0]);
+    let parsed = Cli::try_parse_from(["observer"].into_iter().chain(arguments));
+    let cli = match (role, parsed) {
+        (ROLE_NOT_YET, Err(_)) => Cli::try_parse_from(["observer", "agent"]).expect("arguments"),
+        (ROLE_NOT_YET, Ok(_)) => {
+            panic!("`observer {ROLE_NOT_YET}` is there now: take it out of ROLE_NOT_YET")
+        }
+        (_, parsed) => parsed.unwrap_or_else(|error| panic!("{container}: {error}")),
+    };
+    let variables = environment(container);
+    let file = variables.iter().find(|(name, _)| name == "OBSERVER_CONFIG").expect("a file").1.clone();
+    let map =
+        objects.iter().find(|one| one["kind"] == "ConfigMap" && one["data"]["observer.toml"].is_string());
+    let content = text(&map.expect("a ConfigMap")["data"]["observer.toml"]);
+    let with = |variables: Vec<(String, String)>| {
+        Config::resolve(Some((Path::new(&file), content)), variables, &cli, "pod-name")
+    };
+    for (name, _) in variables.iter().filter(|(name, _)| NOT_YET.contains(&name.as_str())) {
+        let alone = vec![(name.clone(), "x".to_owned())];
+        let error = with(alone).expect_err("a field that is not there").to_string();
+        assert!(error.contains("there is no field"), "{name} is there now: take it out of NOT_YET: {error}");
+    }
+    let known = variables.into_iter().filter(|(name, _)| !NOT_YET.contains(&name.as_str())).collect();
+    with(known).unwrap_or_else(|error| panic!("{container}: {error}"))
+}
+
+fn containers(objects: &[Value]) -> [Value; 2] {
+    [("DaemonSet", "observer-agent"), ("Deployment", "observer-cluster")]
+        .map(|(kind, name)| object(objects, kind, name)["spec"]["template"]["spec"]["containers"][0].clone())
+}
+
+#[test]
+fn the_program_takes_what_the_manifests_set() {
+    let Some(renderer) = Renderer::find() else { return };
+    for objects in [renderer.helm(&json!({})).expect("objects"), renderer.kustomize("base")] {
+        let [agent, cluster] = containers(&objects);
+        assert_eq!(resolve(&objects, &agent), Config::on_node("node-7"), "the defaults");
+        assert_eq!(resolve(&objects, &cluster), Config::on_node("pod-name"), "the defaults");
+    }
+    let objects = renderer.helm(&everything()).expect("objects");
+    let [agent, cluster] = containers(&objects);
+    for (container, ring) in [(agent, 64 << 20), (cluster, 16 << 20)] {
+        let config = resolve(&objects, &container);
+        assert_eq!((config.metrics.profile, config.slo.len()), (MetricsProfile::Full, 1));
+        assert_eq!(config.capture.ring_bytes, ring);
+    }
+}
+
+/// The port is written down in many places.
+#[test]
+fn the_port_is_the_programs() {
+    let Some(renderer) = Renderer::find() else { return };
+    let port = Config::on_node("n").listen.port();
+    let objects = renderer.helm(&json!({})).expect("objects");
+    for container in containers(&objects) {
+        assert_eq!(container["ports"], json!([{"name": "http", "containerPort": port}]));
+        let probes = ["livenessProbe", "readinessProbe"].map(|probe| container[probe]["httpGet"].clone());
+        assert_eq!(
+            probes,
+            [json!({"path": "/healthz", "port": "http"}), json!({"path": "/readyz", "port": "http"})]
+        );
+    }
+    for name in ["observer-agent", "observer-cluster"] {
+        let service = object(&objects, "Service", name);
+        assert_eq!(service["spec"]["ports"], json!([{"name": "http", "port": port, "targetPort": "http"}]));
+    }
+}

@@ -1,0 +1,45 @@
+//! What the service accounts may do.
+
+use observer_tests::deploy::rights;
+use serde_json::{Value, json};
+
+/// Rules of the roles of a kind.
+fn rules(rights: &[Value], kind: &str) -> Vec<Value> {
+    let roles = rights.iter().filter(|one| one["kind"] == kind);
+    roles.flat_map(|role| role["rules"].as_array().expect("rules").clone()).collect()
+}
+
+#[test]
+fn rights_of_the_service_accounts() {
+    let (Some(agent), Some(cluster)) = (rights("observer-agent"), rights("observer-cluster")) else { return };
+    assert_eq!(rules(&agent, "Role"), Vec::<Value>::new());
+    assert_eq!(
+        rules(&agent, "ClusterRole"),
+        [
+            json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}),
+            json!({"apiGroups": ["apps"], "resources": ["replicasets", "statefulsets"], "verbs": ["get"]}),
+            json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]}),
+        ]
+    );
+    for rule in rules(&cluster, "ClusterRole") {
+        assert_eq!(
+            rule["verbs"],
+            json!(["list", "watch"]),
+            "the cluster role changes nothing anywhere: {rule}"
+        );
+    }
+    for rule in rules(&cluster, "Role") {
+        assert_eq!(rule["resources"], json!(["leases"]), "{rule}");
+    }
+    for one in agent.iter().chain(&cluster) {
+        let rules = one["rules"].to_string();
+        for word in ["*", "secrets", "exec", "delete", "impersonate", "escalate", "bind"] {
+            assert!(!rules.contains(&format!("\"{word}\"")), "{word}: {rules}");
+        }
+    }
+}
+
+#[test]
+fn an_account_that_is_not_there_may_do_nothing() {
+    assert!(rights("observer-nobody").is_none_or(|rights| rights.is_empty()));
+}
