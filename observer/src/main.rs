@@ -18,7 +18,8 @@ use observer::{
     replay::replay,
     slo,
 };
-use tracing_subscriber::fmt;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -55,7 +56,18 @@ fn run(cli: &Cli) -> Result<()> {
 /// Loads the configuration and starts logging by it, to standard error.
 fn configured(cli: &Cli) -> Result<Config> {
     let config = Config::load(cli)?;
-    fmt().with_max_level(config.log).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+    // What goes wrong with the API server is said once by who asks; the client library says it every time, and
+    // dumps whole answers.
+    let targets = Targets::new()
+        .with_default(config.log)
+        .with_targets([("kube_client", LevelFilter::OFF), ("kube_runtime", LevelFilter::OFF)]);
+    fmt()
+        .with_max_level(config.log)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .finish()
+        .with(targets)
+        .init();
     Ok(config)
 }
 

@@ -51,6 +51,7 @@ const SELECTOR: &str =
     "write a label selector as kubectl takes it, such as app=vllm,tier in (gpu,cpu),!canary";
 const ANNOTATION: &str = "write the name of an annotation, such as llm-observer/observe";
 const UNKNOWN: &str = "write auto, observe or ignore";
+const OBJECT: &str = "write a name of 1 to 253 lower-case letters, digits, dashes and dots, as objects have";
 
 const FIELDS: &[Field] = &[
     field("listen", LISTEN, |c, v| put(&mut c.listen, parsed(v))),
@@ -90,6 +91,9 @@ const FIELDS: &[Field] = &[
     field("kubernetes.selector", SELECTOR, |c, v| put(&mut c.kubernetes.scope.selector, labels_to_meet(v))),
     field("kubernetes.opt_out", ANNOTATION, |c, v| put(&mut c.kubernetes.scope.opt_out, annotation(v))),
     field("kubernetes.unknown", UNKNOWN, |c, v| put(&mut c.kubernetes.scope.unknown, unknown(v))),
+    field("cluster.lease", OBJECT, |c, v| put(&mut c.cluster.lease, object_name(v))),
+    field("cluster.namespace", OBJECT, |c, v| put(&mut c.cluster.namespace, object_name(v).map(Some))),
+    field("cluster.agents", OBJECT, |c, v| put(&mut c.cluster.agents, object_name(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
 ];
 
@@ -214,6 +218,20 @@ fn path(value: &Value) -> Result<PathBuf, String> {
     match text(value)? {
         "" => Err("is empty".to_owned()),
         path => Ok(PathBuf::from(path)),
+    }
+}
+
+/// A name as Kubernetes wants it of objects (RFC 1123 subdomain).
+fn object_name(value: &Value) -> Result<String, String> {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_part = |part: &str| {
+        part.starts_with(|c| u8::try_from(c).is_ok_and(alphanumeric))
+            && part.ends_with(|c| u8::try_from(c).is_ok_and(alphanumeric))
+            && part.bytes().all(|b| alphanumeric(b) || b == b'-')
+    };
+    match text(value)? {
+        name if name.len() <= 253 && name.split('.').all(is_part) => Ok(name.to_owned()),
+        _ => Err("is no name of an object".to_owned()),
     }
 }
 

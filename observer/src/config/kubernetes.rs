@@ -1,4 +1,5 @@
-//! `kubernetes.*`: whether and how the API server is asked, and which pods are observed and told of.
+//! `kubernetes.*`: whether and how the API server is asked, and which pods are observed and told of. `cluster.*`: what
+//! `observer cluster` needs beside.
 
 use std::path::PathBuf;
 
@@ -50,5 +51,22 @@ impl Default for KubernetesConfig {
             pod_logs: PathBuf::from("/var/log/pods"),
             scope: PodScope::default(),
         }
+    }
+}
+
+/// `cluster.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// The Lease by which replicas agree on a leader.
+    pub lease: String,
+    /// Where that is, and the agents; without it the namespace of this pod, or of the kubeconfig's context.
+    pub namespace: Option<String>,
+    /// The headless Service of the agents.
+    pub agents: String,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self { lease: "observer-cluster".to_owned(), namespace: None, agents: "observer-agent".to_owned() }
     }
 }

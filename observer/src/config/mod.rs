@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 pub use buckets::{Buckets, MAX_BUCKETS};
 pub use error::ConfigError;
-pub use kubernetes::{KubernetesConfig, KubernetesMode, PodsTold};
+pub use kubernetes::{ClusterConfig, KubernetesConfig, KubernetesMode, PodsTold};
 pub use scope::{PodScope, Unknown};
 pub use selector::Selector;
 pub use typed::{Source, variable};
@@ -61,6 +61,8 @@ pub struct Config {
     pub engines: EnginesConfig,
     /// What is asked of Kubernetes.
     pub kubernetes: KubernetesConfig,
+    /// What the cluster role is told.
+    pub cluster: ClusterConfig,
 }
 
 /// `metrics.*`.
@@ -197,6 +199,7 @@ impl Config {
             slo: Vec::new(),
             engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
             kubernetes: KubernetesConfig::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 

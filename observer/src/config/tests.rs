@@ -66,6 +66,10 @@ fn every_field_can_be_set_from_the_file() {
         selector = "app=vllm,!canary"
         opt_out = "example.com/observe"
         unknown = "ignore"
+        [cluster]
+        lease = "one"
+        namespace = "llm"
+        agents = "nodes"
         [[slo]]
         name = "chat"
         models = "llama*"
@@ -114,6 +118,11 @@ fn every_field_can_be_set_from_the_file() {
                 opt_out: "example.com/observe".to_owned(),
                 unknown: Unknown::Ignore,
             },
+        },
+        cluster: ClusterConfig {
+            lease: "one".to_owned(),
+            namespace: Some("llm".to_owned()),
+            agents: "nodes".to_owned(),
         },
         slo: vec![
             Objective {
@@ -205,6 +214,10 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("[stall]\nminimum = 2", &["`stall.minimum` = 2", "is integer, not text", "such as 2s"]),
     ("[stall]\nminimum = '1h'", &["stall.minimum", "out of range", "from 100ms to 10m"]),
     ("[metrics]\nprofile = 'all'", &["`metrics.profile` = \"all\"", "write default or full"]),
+    ("[cluster]\nlease = 'A b'", &["`cluster.lease` = \"A b\"", "is no name of an object", "lower-case"]),
+    ("[cluster]\nnamespace = ''", &["cluster.namespace", "is no name of an object"]),
+    ("[cluster]\nagents = '-x'", &["cluster.agents", "is no name of an object"]),
+    ("[cluster]\nreplicas = 2", &["no field `cluster.replicas`"]),
     ("slo = 1", &["`slo` = 1", "is integer, not an array of tables", "write each as [[slo]]"]),
     ("[[slo]]\nttft = 1", &["`slo`", "objective 1: missing field `name`", "with a name"]),
     ("[[slo]]\nname = 'a b'\nttft = 1", &["objective 1: `name` = \"a b\"", "letters, digits"]),

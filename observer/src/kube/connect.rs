@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use axum::http::Response;
+use axum::http::{HeaderValue, Response, header};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use kube::{
     Client, Config,
@@ -15,8 +16,15 @@ use tower::util::MapResponseLayer;
 use super::health::Health;
 use crate::config::{KubernetesConfig, KubernetesMode};
 
-/// An API server that sends nothing for so long, not even a bookmark, has hung. Longer than kube's watches last.
-const SILENCE: Duration = Duration::from_secs(305);
+/// How long the server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// An API server that sends nothing for so long, not even the bookmark of every minute, has hung (kubernetes:
+/// apiserver/pkg/storage/cacher, `bookmarkFrequency`).
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// What the client calls itself.
+const USER_AGENT: &str = concat!("observer/", env!("CARGO_PKG_VERSION"));
 
 /// Why the API server cannot be asked.
 #[derive(Debug, Error)]
@@ -58,9 +66,14 @@ impl Connection {
             Some(path) => {
                 let failed = |cause| ConnectError::Kubeconfig { path: path.clone(), cause: Box::new(cause) };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                    .await
-                    .map_err(failed)?
+                let proxy = names_proxy(&kubeconfig);
+                let options = KubeConfigOptions::default();
+                let mut config =
+                    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?;
+                // The environment's proxy is for the outside world. One that the kubeconfig names is refused
+                // below, with that reason.
+                config.proxy_url = config.proxy_url.filter(|_| proxy);
+                config
             }
             None => match Config::incluster() {
                 Ok(config) => config,
@@ -69,9 +82,12 @@ impl Connection {
             },
         };
         let mut config = config;
+        config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(SILENCE);
-        // Nothing goes out but to the API server itself.
-        config.proxy_url = None;
+        config.reset_reader_on_write = true;
+        // Whoever asks tries again, and counts it; the library would do so for minutes without a word.
+        config.default_retry = false;
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
         Ok(Some(Self { config }))
     }
 
@@ -89,15 +105,58 @@ impl Connection {
         let health = Arc::clone(health);
         let heard = MapResponseLayer::new(move |response: Response<Box<DynBody>>| {
             let health = response.status().is_success().then(|| Arc::clone(&health));
-            let hear = move || health.iter().for_each(|health| health.hear());
-            hear();
+            let hear = move |bytes| health.iter().for_each(|health| health.hear(bytes));
+            hear(0);
             response.map(|body| {
                 body.map_frame(move |frame| {
-                    hear();
+                    hear(frame.data_ref().map_or(0, Bytes::len));
                     frame
                 })
             })
         });
         Ok(ClientBuilder::try_from(self.config.clone())?.with_layer(&heard).build())
+    }
+}
+
+/// Whether the kubeconfig itself names a proxy for a cluster.
+fn names_proxy(kubeconfig: &Kubeconfig) -> bool {
+    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    clusters.filter_map(|cluster| cluster.proxy_url.as_deref()).any(|url| !url.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    async fn found(cluster: serde_json::Value) -> Result<Option<Connection>, ConnectError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "ml"}}],
+            "clusters": [{"name": "k", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": "t"}}]});
+        std::fs::write(file.path(), text.to_string()).unwrap();
+        let kubeconfig = Some(file.path().to_owned());
+        Connection::find(&KubernetesConfig { kubeconfig, ..KubernetesConfig::default() }).await
+    }
+
+    #[tokio::test]
+    async fn what_the_kubeconfig_says_and_nothing_else() {
+        let plain = found(json!({"server": "http://192.0.2.1"})).await.unwrap().unwrap();
+        assert_eq!(plain.namespace(), "ml");
+        assert!(plain.client(&Health::of("pods", || 0)).is_ok());
+        let proxied = found(json!({"server": "http://192.0.2.1", "proxy-url": "http://192.0.2.2"})).await;
+        let error = proxied.unwrap().unwrap().client(&Health::of("pods", || 0)).err().unwrap();
+        assert!(error.to_string().contains("192.0.2.2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_a_pod_and_a_kubeconfig_there_is_none() {
+        let find =
+            async |mode| Connection::find(&KubernetesConfig { mode, ..KubernetesConfig::default() }).await;
+        assert!(find(KubernetesMode::Auto).await.unwrap().is_none());
+        assert!(find(KubernetesMode::Off).await.unwrap().is_none());
+        let error = find(KubernetesMode::On).await.unwrap_err();
+        assert!(error.to_string().contains("set kubernetes.kubeconfig"), "{error}");
     }
 }

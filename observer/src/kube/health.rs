@@ -71,6 +71,8 @@ impl Failure {
     pub(crate) fn of_request(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_code(status.code),
+            // A token that cannot be read is as good as one that is not accepted.
+            kube::Error::Auth(_) => Self::Unauthorized,
             kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => {
                 Self::Other
             }
@@ -88,6 +90,11 @@ impl Failure {
             500..=599 => Self::Server,
             _ => Self::Other,
         }
+    }
+
+    /// Whether somebody has to change the cluster first: to try again soon would only be a nuisance.
+    pub(crate) const fn is_refusal(self) -> bool {
+        matches!(self, Self::Forbidden | Self::NotFound)
     }
 
     /// What an operator can do, where something can be done.
@@ -109,6 +116,7 @@ pub struct Health {
     heard: AtomicU64,
     failing: AtomicBool,
     failures: [AtomicU64; Failure::ALL.len()],
+    bytes: AtomicU64,
     lists: AtomicU64,
     objects: AtomicU64,
 }
@@ -123,6 +131,8 @@ pub struct Snapshot {
     pub age: Option<f64>,
     /// What went wrong, by reason.
     pub failures: Vec<(&'static str, u64)>,
+    /// Bytes that came.
+    pub bytes: u64,
     /// How often everything was listed.
     pub lists: u64,
     /// Objects that are known.
@@ -138,6 +148,7 @@ impl Health {
             heard: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             failures: Default::default(),
+            bytes: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             objects: AtomicU64::new(0),
         })
@@ -148,8 +159,9 @@ impl Health {
         self.resource
     }
 
-    /// Something came from the API server.
-    pub(crate) fn hear(&self) {
+    /// Something came from the API server, of so many bytes.
+    pub(crate) fn hear(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.heard.store((self.clock)(), Ordering::Relaxed);
     }
 
@@ -195,6 +207,7 @@ impl Health {
                 .map(|(failure, count)| (failure.as_str(), count.load(Ordering::Relaxed)))
                 .filter(|(_, count)| *count > 0)
                 .collect(),
+            bytes: self.bytes.load(Ordering::Relaxed),
             lists: self.lists.load(Ordering::Relaxed),
             objects: self.objects.load(Ordering::Relaxed),
         }

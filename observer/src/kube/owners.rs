@@ -91,7 +91,6 @@ impl Owners {
             let (namespace, owner) = &key;
             match top(&client, namespace, owner).await {
                 Ok(workload) => {
-                    health.hear();
                     health.works();
                     found(namespace, owner, &workload);
                     self.learn(key, workload);
