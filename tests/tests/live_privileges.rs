@@ -62,14 +62,16 @@ fn server(copies: &Copies) -> (Workload, String) {
 
 /// Who the agent is, with which capabilities.
 fn agent(copies: &Copies, is_root: bool, capabilities: &[&str]) -> Command {
-    let list: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let list =
+        ["-all"].into_iter().map(str::to_owned).chain(capabilities.iter().map(|name| format!("+{name}")));
+    let list = list.collect::<Vec<_>>().join(",");
     let mut command = Command::new("setpriv");
-    command.args(["--no-new-privs", &format!("--bounding-set=-all{list}")]);
+    command.args(["--no-new-privs", &format!("--bounding-set={list}")]);
     if is_root {
         command.arg("--inh-caps=-all");
     } else {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-        command.args([format!("--inh-caps=-all{list}"), format!("--ambient-caps=-all{list}")]);
+        command.args([format!("--inh-caps={list}"), format!("--ambient-caps={list}")]);
     }
     command.arg(copies.path("observer"));
     unconfigured(command, ["agent", "--listen", "127.0.0.1:0"])
