@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::chart::everything;
 
 /// What the manifests set and the program does not have yet. Each goes from here when it comes.
-const NOT_YET: [&str; 3] = ["OBSERVER_API_TOKEN_FILE", "OBSERVER_CLUSTER_AGENTS", "OBSERVER_CLUSTER_LEASE"];
+const NOT_YET: [&str; 1] = ["OBSERVER_API_TOKEN_FILE"];
 
 /// The role that the program does not have yet.
 const ROLE_NOT_YET: &str = "cluster";
@@ -73,8 +73,11 @@ fn the_program_takes_what_the_manifests_set() {
     }
     let objects = renderer.helm(&everything()).expect("objects");
     let [agent, cluster] = containers(&objects);
-    for (container, ring) in [(agent, 64 << 20), (cluster, 16 << 20)] {
+    for (container, ring, lease) in
+        [(agent, 64 << 20, Config::on_node("n").cluster.lease), (cluster, 16 << 20, "of-mine".to_owned())]
+    {
         let config = resolve(&objects, &container);
+        assert_eq!(config.cluster.lease, lease);
         assert_eq!((config.metrics.profile, config.slo.len()), (MetricsProfile::Full, 1));
         assert_eq!(config.capture.ring_bytes, ring);
     }
