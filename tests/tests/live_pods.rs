@@ -79,7 +79,7 @@ fn requests_carry_the_names_of_their_pod() {
     let phase = |phase: &'static str| {
         metrics.value("llm_container_start_phase_seconds", &with(&[("phase", phase)])).expect(phase)
     };
-    assert_eq!(phase("started"), 2.0);
+    assert!((phase("started") - 2.0).abs() < 0.01);
     let (exec, listening) = (phase("exec"), phase("listening"));
     let (success, token) = (phase("first_success"), phase("first_token"));
     println!("exec {exec}, listening {listening}, first success {success}, first token {token}");

@@ -10,7 +10,7 @@ use std::{
 use super::whose::{Whose, boot_time, locked};
 use crate::{
     capture::{monotonic, wall},
-    discover::{Placement, Process, usage},
+    discover::{Placement, Process, absolute, usage},
     enrich::Identities,
     exchange::RequestRecord,
     pods::{Starts, Told},
@@ -54,7 +54,11 @@ impl Tenants {
         if let Some(container) = &process.placement.container_id {
             self.starts.exec(container, wall().saturating_sub(boot_time().saturating_sub(process.started)));
         }
-        self.placed.insert(tgid, process.placement.clone());
+        let mut placement = process.placement.clone();
+        if let Some(cgroup) = absolute(Path::new(CGROUPS), &placement.cgroup) {
+            placement.cgroup = cgroup;
+        }
+        self.placed.insert(tgid, placement);
     }
 
     pub(super) fn process_gone(&mut self, tgid: u32) {

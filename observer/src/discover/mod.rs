@@ -13,4 +13,4 @@ pub use container::Placement;
 pub use kubelet::Names;
 pub use listeners::{ListenerAt, listener_at, listening};
 pub use process::{Process, is_gone, threads};
-pub use usage::usage;
+pub use usage::{absolute, usage};

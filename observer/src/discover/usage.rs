@@ -10,6 +10,9 @@ use std::{
 
 use crate::pods::Usage;
 
+/// Cgroups between the root and a pod's: kubelets nested in containers need the most.
+const DEPTH: usize = 6;
+
 /// Nanoseconds and microseconds of a second.
 const NANOS: f64 = 1e9;
 const MICROS: f64 = 1e6;
@@ -18,6 +21,30 @@ const MICROS: f64 = 1e6;
 pub fn usage(root: &Path, cgroup: &str) -> Usage {
     let path = Path::new(cgroup.trim_start_matches('/'));
     if root.join("cgroup.controllers").exists() { unified(&root.join(path)) } else { split(root, path) }
+}
+
+/// Where a cgroup is whose path was told from within another one, as `/../pod<uid>/<id>`: `/proc` counts from the cgroup
+/// namespace of who reads it. The path from the root, if such a cgroup is there.
+pub fn absolute(root: &Path, cgroup: &str) -> Option<String> {
+    let Some(inner) = cgroup.strip_prefix("/..") else { return Some(cgroup.to_owned()) };
+    let inner = Path::new(inner.trim_start_matches("/..").trim_start_matches('/'));
+    let hierarchy = ["memory", "cpu,cpuacct", "cpu"].map(|controller| root.join(controller));
+    let unified = root.join("cgroup.controllers").exists();
+    let top = if unified { root.to_owned() } else { hierarchy.into_iter().find(|top| top.exists())? };
+    let mut folders = vec![(top.clone(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let found = folder.join(inner);
+        if found.is_dir() {
+            let path = found.strip_prefix(&top).ok()?;
+            return Some(format!("/{}", path.display()));
+        }
+        if depth < DEPTH {
+            let entries = fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+            let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.extend(inside.map(|entry| (entry.path(), depth + 1)));
+        }
+    }
+    None
 }
 
 fn unified(folder: &Path) -> Usage {
@@ -98,6 +125,23 @@ mod tests {
         };
         assert_eq!(usage(root.path(), CGROUP), expected);
         assert_eq!(usage(root.path(), "/elsewhere"), Usage::default());
+    }
+
+    #[test]
+    fn a_path_from_within_another_cgroup() {
+        let root = tempfile::tempdir().unwrap();
+        write(
+            root.path(),
+            &[
+                ("cgroup.controllers", "cpu memory\n"),
+                ("kubelet.slice/kubepods.slice/pod1.slice/c.scope/cpu.stat", ""),
+                ("system.slice/ssh.service/cpu.stat", ""),
+            ],
+        );
+        let found = absolute(root.path(), "/../../pod1.slice/c.scope");
+        assert_eq!(found.as_deref(), Some("/kubelet.slice/kubepods.slice/pod1.slice/c.scope"));
+        assert_eq!(absolute(root.path(), "/../pod2.slice/c.scope"), None);
+        assert_eq!(absolute(root.path(), "/a/b").as_deref(), Some("/a/b"));
     }
 
     #[test]
