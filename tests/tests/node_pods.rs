@@ -19,7 +19,7 @@ use observer_tests::{
         objects::{self, Replicas},
     },
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 const NODE: &str = "node-a";
@@ -62,7 +62,7 @@ impl Watched {
             });
         });
         let watched = Self { api, pods, health, _folder: folder, stop: Some(stop) };
-        wait_for("the first list", || watched.look(|pods| pods.is_synced()).then_some(()));
+        wait_for("the first list", || watched.look(Pods::is_synced).then_some(()));
         watched
     }
 
@@ -96,8 +96,8 @@ fn running(name: &str) -> objects::Pod {
     objects::Pod::new("ml", name).container("server", "vllm").node(NODE, AT).running(AT)
 }
 
-fn workload(kind: &str, name: &str) -> Option<Workload> {
-    Some(Workload { kind: kind.to_owned(), name: name.to_owned() })
+fn workload(kind: &str, name: &str) -> Workload {
+    Workload { kind: kind.to_owned(), name: name.to_owned() }
 }
 
 #[test]
@@ -203,12 +203,12 @@ fn what_manages_a_pod() {
         .put(running("f").owner("StatefulSet", "group-0").label("leaderworkerset.sigs.k8s.io/name", "group"));
     watched.api.put(running("g"));
     for (name, expected) in [
-        ("a", workload("Deployment", "llama")),
-        ("b", workload("CronJob", "nightly")),
-        ("c", workload("StatefulSet", "db")),
-        ("d", workload("DaemonSet", "agent")),
-        ("e", workload("ReplicaSet", "gone")),
-        ("f", workload("LeaderWorkerSet", "group")),
+        ("a", Some(workload("Deployment", "llama"))),
+        ("b", Some(workload("CronJob", "nightly"))),
+        ("c", Some(workload("StatefulSet", "db"))),
+        ("d", Some(workload("DaemonSet", "agent"))),
+        ("e", Some(workload("ReplicaSet", "gone"))),
+        ("f", Some(workload("LeaderWorkerSet", "group"))),
         ("g", None),
     ] {
         let pod = watched.pod(name, |pod| pod.workload == expected);
@@ -219,7 +219,7 @@ fn what_manages_a_pod() {
         || watched.api.requests().iter().filter(|seen| seen.request.resource == "replicasets").count();
     wait_for("the one that is gone", || (asked() == 2).then_some(()));
     watched.api.put(running("h").owner("ReplicaSet", "llama-5d"));
-    watched.pod("h", |pod| pod.workload == workload("Deployment", "llama"));
+    watched.pod("h", |pod| pod.workload == Some(workload("Deployment", "llama")));
     assert_eq!(asked(), 2);
 }
 
@@ -231,7 +231,7 @@ fn owners_that_may_not_be_seen_keep_their_own_name() {
     watched.api.put(running("a").owner("ReplicaSet", "llama-5d"));
     let owners = || watched.health[1].snapshot().failures;
     wait_for("the refusal", || (owners() == [("forbidden", 1)]).then_some(()));
-    watched.pod("a", |pod| pod.workload == workload("ReplicaSet", "llama-5d"));
+    watched.pod("a", |pod| pod.workload == Some(workload("ReplicaSet", "llama-5d")));
     watched.api.put(running("b"));
     watched.pod("b", |_| true);
 }
