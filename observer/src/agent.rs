@@ -39,7 +39,7 @@ use crate::{
         file::{Content, WriteError, Writer},
         mask::Masker,
     },
-    serve::{RequestFeed, ServeError, Server, Sources},
+    serve::{Feed, ServeError, Server, Sources},
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
 };
@@ -90,7 +90,7 @@ struct Observer {
     estimator: Estimator,
     engines: Option<Arc<Engines>>,
     metrics: RequestMetrics,
-    feed: RequestFeed,
+    feed: Feed,
     statistics: Statistics,
 }
 
@@ -221,7 +221,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let server = Server::bind(config.listen).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
-    let feed = RequestFeed::new(FEED);
+    let feed = Feed::new(FEED);
     let statistics = Statistics::default();
     let engines = config.engines.metrics.then(|| Arc::new(Engines::new(config.engines.interval)));
     let (pods, told_of_pods) = (SharedPods::default(), SharedTold::default());
@@ -269,7 +269,8 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
                 .map_err(|error| error.to_string())
         }),
         ready,
-        requests: feed,
+        not_ready: "the probes are not attached yet",
+        feeds: vec![("requests", feed)],
     };
     let served = server
         .run(sources, async move {

@@ -62,8 +62,11 @@ pub mod export;
 /// Rim out: HTTP.
 pub mod serve;
 
-/// Wires the rooms together.
+/// Wires the rooms together: one node.
 pub mod agent;
+
+/// Wires the rooms together: what must be watched once per cluster.
+pub mod cluster;
 
 /// Recordings through the core.
 pub mod replay;

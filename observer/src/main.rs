@@ -10,6 +10,7 @@ use clap::Parser as _;
 use observer::{
     agent,
     cli::{requests, table::Table},
+    cluster,
     config::{
         Config,
         cli::{Cli, Command, RecordArgs, ReplayArgs},
@@ -47,6 +48,7 @@ fn run(cli: &Cli) -> Result<()> {
             let config = configured(cli)?;
             Ok(agent::run(&config)?)
         }
+        Command::Cluster(_) => Ok(cluster::run(&configured(cli)?)?),
         Command::Record(args) => record(&configured(cli)?, args),
         Command::Replay(args) => show(&Config::load(cli)?, args),
         Command::Requests(args) => Ok(requests::run(args)?),

@@ -29,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Observe this node and serve metrics and requests
     Agent(AgentArgs),
+    /// Watch what must be watched once per cluster, and serve metrics and events
+    Cluster(ClusterArgs),
     /// Write what the kernel side reports into a file; content is masked
     Record(RecordArgs),
     /// Read a recording and show the requests in it
@@ -47,6 +49,18 @@ pub struct AgentArgs {
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+
+    /// Log level: off, error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+/// Flags of `observer cluster`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClusterArgs {
+    /// Address of /metrics, /healthz and /readyz; /api answers on loopback only [default: 0.0.0.0:9842]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
 
     /// Log level: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -116,17 +130,15 @@ impl Cli {
                 value: value.clone(),
             })
             .collect();
-        if let Command::Agent(args) = &self.command {
-            for (field, value) in [("listen", &args.listen), ("node", &args.node), ("log", &args.log)] {
-                if let Some(value) = value {
-                    settings.push(FlagSetting {
-                        flag: format!("--{field}"),
-                        field: field.to_owned(),
-                        value: value.clone(),
-                    });
-                }
-            }
-        }
+        let flags = match &self.command {
+            Command::Agent(args) => vec![("listen", &args.listen), ("node", &args.node), ("log", &args.log)],
+            Command::Cluster(args) => vec![("listen", &args.listen), ("log", &args.log)],
+            Command::Record(_) | Command::Replay(_) | Command::Requests(_) => Vec::new(),
+        };
+        settings.extend(flags.into_iter().filter_map(|(field, value)| {
+            let value = value.clone()?;
+            Some(FlagSetting { flag: format!("--{field}"), field: field.to_owned(), value })
+        }));
         settings
     }
 }
@@ -219,6 +231,10 @@ mod tests {
         ));
         let Command::Requests(args) = parse("observer requests").unwrap() else { panic!() };
         assert_eq!(args.address, "127.0.0.1:9842");
+        assert!(matches!(
+            parse("observer cluster --listen 127.0.0.1:1").unwrap(),
+            Command::Cluster(ClusterArgs { listen: Some(_), log: None })
+        ));
         assert!(parse("observer record").is_err(), "record needs a file");
         assert!(parse("observer agent --set nonsense").is_err(), "an assignment needs =");
         assert!(parse("observer").is_err(), "a subcommand is needed");

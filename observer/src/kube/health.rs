@@ -188,6 +188,11 @@ impl Health {
         // To be told to list again is the ordinary course of a watch.
         if failure != Failure::Gone && !self.failing.swap(true, Ordering::Relaxed) {
             let (resource, remedy) = (self.resource, failure.remedy());
+            if failure == Failure::NotFound {
+                // A CRD that is not installed is no trouble.
+                info!(resource, "not watched{remedy}; it is asked for again");
+                return;
+            }
             warn!(
                 resource,
                 "cannot watch: {}{remedy}; what was known stays, and it is tried again",

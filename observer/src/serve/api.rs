@@ -1,11 +1,11 @@
-//! `/api`: who may ask, and the stream of finished requests.
+//! `/api`: who may ask, and streams of what happens.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use futures_util::stream;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::listener::Peer;
-use super::{AppState, STREAMS};
+use super::{AppState, Feed, STREAMS};
 
 /// Lets only loopback peers through.
 pub(super) async fn guard(
@@ -60,14 +60,14 @@ fn is_local_name(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Streams finished requests, one JSON record per line, from now on. A follower that was too slow gets
+/// Streams what a feed tells, one JSON record per line, from now on. A follower that was too slow gets
 /// `{"lagged":N}` in place of the N records that it missed.
-pub(super) async fn requests(State(state): State<AppState>) -> Response {
+pub(super) fn follow(state: &AppState, feed: &Feed) -> Response {
     let Ok(permit) = Arc::clone(&state.streams).try_acquire_owned() else {
         let why = format!("{STREAMS} streams are open already: close one\n");
         return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     };
-    let open = (state.sources.requests.follow(), state.stop, permit);
+    let open = (feed.follow(), state.stop.clone(), permit);
     let lines = stream::unfold(open, |(mut lines, mut stop, permit)| async move {
         let line = tokio::select! {
             // What was told before the end is told.

@@ -1,30 +1,29 @@
-//! Finished requests on their way to whoever follows them: one line of JSON each, bounded.
+//! What happens, on its way to whoever follows it: one line of JSON each, bounded.
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::exchange::RequestRecord;
-
-/// Where finished requests are published. Cheap to clone; publishing never blocks.
+/// Where finished requests or events of Kubernetes are published. Cheap to clone; publishing never blocks.
 ///
-/// Each follower may lag by as many requests as the feed holds; what it misses beyond is told to it.
+/// Each follower may lag by as many records as the feed holds; what it misses beyond is told to it.
 #[derive(Clone, Debug)]
-pub struct RequestFeed {
+pub struct Feed {
     lines: broadcast::Sender<Bytes>,
 }
 
-impl RequestFeed {
-    /// A feed that holds this many requests for followers that lag; at least one.
+impl Feed {
+    /// A feed that holds this many records for followers that lag; at least one.
     pub fn new(capacity: usize) -> Self {
         Self { lines: broadcast::Sender::new(capacity.max(1)) }
     }
 
-    /// Publishes a finished request. Costs next to nothing when nobody follows.
+    /// Publishes a record. Costs next to nothing when nobody follows.
     ///
     /// # Errors
     ///
     /// When the record has no JSON form: a number in it is not finite.
-    pub fn publish(&self, record: &RequestRecord) -> Result<(), serde_json::Error> {
+    pub fn publish(&self, record: &impl Serialize) -> Result<(), serde_json::Error> {
         if self.lines.receiver_count() == 0 {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! The HTTP endpoint of an agent.
+//! The HTTP endpoint of both roles.
 //!
-//! In: a function that renders a scrape, a flag that says when the agent is ready, and finished requests
-//! ([`RequestFeed`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and `/api/v1/requests`, a live
-//! stream of one JSON record per line, for loopback peers only.
+//! In: a function that renders a scrape, a flag that says when the role is ready, and what happens, as it happens
+//! ([`Feed`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and `/api/v1/…`, live streams of one JSON record
+//! per line, for loopback peers only.
 //!
 //! Bounded: connections, streams, the backlog of each stream, and the time that a shutdown waits.
 
@@ -24,7 +24,7 @@ use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-pub use feed::RequestFeed;
+pub use feed::Feed;
 
 use listener::{Limited, Peer};
 
@@ -81,10 +81,12 @@ pub type RenderMetrics = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 pub struct Sources {
     /// Renders `/metrics`.
     pub metrics: RenderMetrics,
-    /// Whether the probes are attached.
+    /// Whether the role does what it is for.
     pub ready: Arc<AtomicBool>,
-    /// Finished requests.
-    pub requests: RequestFeed,
+    /// Why it does not until then.
+    pub not_ready: &'static str,
+    /// What is told at `/api/v1/`, by name.
+    pub feeds: Vec<(&'static str, Feed)>,
 }
 
 #[derive(Clone)]
@@ -163,7 +165,12 @@ impl Server {
 }
 
 fn router(state: AppState) -> Router {
-    let api = Router::new().route("/v1/requests", get(api::requests)).layer(middleware::from_fn(api::guard));
+    let mut api = Router::new();
+    for (name, feed) in state.sources.feeds.clone() {
+        let follow = move |State(state): State<AppState>| std::future::ready(api::follow(&state, &feed));
+        api = api.route(&format!("/v1/{name}"), get(follow));
+    }
+    let api = api.layer(middleware::from_fn(api::guard));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
@@ -176,7 +183,8 @@ async fn ready(State(state): State<AppState>) -> Response {
     if state.sources.ready.load(Ordering::Acquire) {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the probes are not attached yet\n").into_response()
+        let why = format!("not ready: {}\n", state.sources.not_ready);
+        (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
     }
 }
 

@@ -22,7 +22,8 @@ impl Running {
         let sources = Sources {
             metrics: Arc::new(|| Ok("up 1\n".to_owned())),
             ready: Arc::default(),
-            requests: RequestFeed::new(4),
+            not_ready: "nothing runs yet",
+            feeds: vec![("requests", Feed::new(4)), ("events", Feed::new(4))],
         };
         Self::start_with(sources, grace, "127.0.0.1:0")
     }
@@ -64,8 +65,12 @@ impl Running {
 
     /// Opens the stream and returns once the server follows the feed on its behalf.
     fn follow(&self) -> BufReader<TcpStream> {
+        self.follow_feed("requests")
+    }
+
+    fn follow_feed(&self, name: &str) -> BufReader<TcpStream> {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(stream, "GET /api/v1/requests HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        write!(stream, "GET /api/v1/{name} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         while line != "\r\n" {
@@ -77,7 +82,7 @@ impl Running {
 
     fn publish(&self, id: &str) {
         let record = RequestRecord { id: id.to_owned(), ..RequestRecord::default() };
-        self.sources.requests.publish(&record).unwrap();
+        self.sources.feeds[0].1.publish(&record).unwrap();
     }
 
     fn stop(self) {
@@ -106,7 +111,7 @@ fn metrics_health_and_readiness() {
     assert_eq!(server.get("/healthz").0, 200);
     let (status, _, body) = server.get("/readyz");
     assert_eq!(status, 503);
-    assert!(body.contains("probes are not attached"), "{body}");
+    assert!(body.contains("nothing runs yet"), "{body}");
     server.sources.ready.store(true, Ordering::Release);
     assert_eq!(server.get("/readyz").0, 200);
     assert_eq!(server.get("/nothing").0, 404);
@@ -118,7 +123,8 @@ fn a_scrape_that_fails_says_so() {
     let sources = Sources {
         metrics: Arc::new(|| Err("out of ink".to_owned())),
         ready: Arc::default(),
-        requests: RequestFeed::new(1),
+        not_ready: "",
+        feeds: vec![("requests", Feed::new(1))],
     };
     let server = Running::start_with(sources, FOREVER, "127.0.0.1:0");
     let (status, _, body) = server.get("/metrics");
@@ -142,8 +148,20 @@ fn requests_are_streamed_as_they_finish() {
 }
 
 #[test]
+fn each_feed_has_a_stream_of_its_own() {
+    let server = Running::start(FOREVER);
+    let (mut requests, mut events) = (server.follow(), server.follow_feed("events"));
+    server.sources.feeds[1].1.publish(&serde_json::json!({"reason": "BackOff"})).unwrap();
+    server.publish("a");
+    assert_eq!(line(&mut requests)["id"], "a");
+    assert_eq!(line(&mut events)["reason"], "BackOff");
+    assert_eq!(server.get("/api/v1/nothing").0, 404);
+    server.stop();
+}
+
+#[test]
 fn a_follower_that_lags_is_told_how_much_it_missed() {
-    let feed = RequestFeed::new(4);
+    let feed = Feed::new(4);
     let mut lines = feed.follow();
     for n in 0..10 {
         feed.publish(&RequestRecord { id: n.to_string(), ..RequestRecord::default() }).unwrap();
@@ -200,7 +218,8 @@ fn the_api_is_not_for_other_peers() {
     let sources = Sources {
         metrics: Arc::new(|| Ok("up 1\n".to_owned())),
         ready: Arc::default(),
-        requests: RequestFeed::new(1),
+        not_ready: "",
+        feeds: vec![("requests", Feed::new(1))],
     };
     let mut server = Running::start_with(sources, FOREVER, "0.0.0.0:0");
     server.address.set_ip(outer);

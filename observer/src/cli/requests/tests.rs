@@ -67,14 +67,15 @@ impl Write for Handover {
 
 #[tokio::test]
 async fn a_real_endpoint_is_followed_live() {
-    use crate::serve::{RequestFeed, Server, Sources};
+    use crate::serve::{Feed, Server, Sources};
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let args = args(server.address().to_string(), false);
-    let requests = RequestFeed::new(8);
+    let requests = Feed::new(8);
     let sources = Sources {
         metrics: std::sync::Arc::new(|| Ok(String::new())),
         ready: std::sync::Arc::default(),
-        requests: requests.clone(),
+        not_ready: "",
+        feeds: vec![("requests", requests.clone())],
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = std::thread::spawn(move || {
@@ -82,7 +83,8 @@ async fn a_real_endpoint_is_followed_live() {
         let follower =
             std::thread::spawn(move || follow(&args, false, Handover(Vec::new(), sender), io::sink()));
         assert!(texts.recv().unwrap().starts_with("TIME"));
-        requests.publish(&serde_json::from_str(&record_line()).unwrap()).unwrap();
+        let record: RequestRecord = serde_json::from_str(&record_line()).unwrap();
+        requests.publish(&record).unwrap();
         assert!(texts.recv().unwrap().contains("vllm"), "a request is shown while the stream is open");
         stop.send(()).unwrap();
         follower.join().unwrap()

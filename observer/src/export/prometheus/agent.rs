@@ -120,10 +120,15 @@ pub(super) fn families(
     families.extend(info.collect());
     families.extend(missed.collect());
 
-    let build = IntGaugeVec::new(Opts::new("observer_build_info", BUILD), &["version", "semconv"])?;
-    build.with_label_values(&[env!("CARGO_PKG_VERSION"), SEMCONV]).set(1);
-    families.extend(build.collect());
+    families.extend(build()?);
 
     families.retain(|family| !family.get_metric().is_empty());
     Ok(families)
+}
+
+/// Which observer this is.
+pub(super) fn build() -> prometheus::Result<Vec<MetricFamily>> {
+    let build = IntGaugeVec::new(Opts::new("observer_build_info", BUILD), &["version", "semconv"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), SEMCONV]).set(1);
+    Ok(build.collect())
 }

@@ -11,6 +11,7 @@
 
 mod agent;
 mod child;
+mod cluster;
 mod engines;
 mod in_flight;
 mod kube;
@@ -39,6 +40,7 @@ use series::Series;
 use workload::{GroupKey, Place};
 
 pub use child::SEMCONV;
+pub use cluster::ClusterScrape;
 
 struct Shared {
     registry: Registry,

@@ -31,7 +31,7 @@ const THROTTLED: &str =
 const MEMORY: &str = "Memory that the container uses, page cache included, by its cgroup.";
 const WORKING_SET: &str = "Memory that the container uses without the file cache that can be dropped at once: what the \
                            kubelet evicts by.";
-const START: &str = "Seconds from the creation of the pod, or from the end of the container's life before, to a phase of \
+pub(super) const START: &str = "Seconds from the creation of the pod, or from the end of the container's life before, to a phase of \
                      the container's start: scheduled, initialized, started, exec, listening, first_success, first_token, \
                      ready. Moments of the API server are whole seconds. What happened before the observer looked is absent.";
 
@@ -138,7 +138,7 @@ fn stuck_for(pod: &Pod, now: u64) -> Option<(&'static str, f64)> {
 }
 
 /// What a resource is counted in.
-fn unit(resource: &str) -> &'static str {
+pub(super) fn unit(resource: &str) -> &'static str {
     match resource {
         "cpu" => "core",
         "memory" | "ephemeral-storage" | "storage" => "byte",

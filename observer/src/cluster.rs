@@ -1,0 +1,156 @@
+//! The cluster role: wires the rooms together for what must be watched once per cluster.
+//!
+//! Every replica serves; the one that leads watches, and tells of the cluster. One thread does all but render scrapes.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{
+    capture::{monotonic, wall},
+    config::Config,
+    export::prometheus::ClusterScrape,
+    kube::{Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
+    serve::{Feed, ServeError, Server, Sources},
+};
+
+/// Events that a slow follower may lag behind.
+const FEED: usize = 4096;
+
+const CLOCKS: Clocks = Clocks { monotonic, wall };
+
+/// Why the cluster role ended.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    /// The HTTP endpoint does not serve.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The API server cannot be asked.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Nothing says where the API server is.
+    #[error(
+        "no API server to watch: this is no pod, or `kubernetes.mode` is off; run it in a pod, or set \
+         `kubernetes.kubeconfig`"
+    )]
+    Nowhere,
+    /// The runtime or a signal handler could not be had.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Takes part in the election of a leader, and watches the cluster while it leads, until SIGINT or SIGTERM.
+///
+/// # Errors
+/// [`ClusterError`]: what could not be started.
+pub fn run(config: &Config) -> Result<(), ClusterError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(cluster(config))
+}
+
+async fn cluster(config: &Config) -> Result<(), ClusterError> {
+    let server = Server::bind(config.listen).await?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let connection = Connection::find(&config.kubernetes).await?.ok_or(ClusterError::Nowhere)?;
+    let feed = Feed::new(FEED);
+    let cluster = Arc::new(Cluster::new(config.metrics.max_series, tell(feed.clone()), CLOCKS));
+    let health = Health::of("leases", monotonic);
+    let namespace = config.cluster.namespace.as_deref().unwrap_or(connection.namespace());
+    let (mut candidate, leadership) = Candidate::new(
+        &connection,
+        (namespace, &config.cluster.lease),
+        identity()?,
+        Arc::clone(&health),
+        CLOCKS,
+    )?;
+    let ready = Arc::new(AtomicBool::new(false));
+    info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1/events");
+    let sources = Sources {
+        metrics: scrape(config, &cluster, &leadership, health),
+        ready: Arc::clone(&ready),
+        not_ready: "the lease was not read yet",
+        feeds: vec![("events", feed)],
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = server.run(sources, async {
+        let _dropped_or_sent = stopped.await;
+    });
+    let working = async {
+        tokio::select! {
+            never = candidate.run(|| ready.store(true, Ordering::Release)) => never,
+            result = lead(&connection, &cluster, &leadership) => result?,
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+        }
+        ready.store(false, Ordering::Release);
+        // What was watched is not any more, so whoever takes the lease goes on from here.
+        candidate.release().await;
+        let _dropped_or_sent = stop.send(());
+        Ok::<_, ClusterError>(())
+    };
+    let (served, worked) = tokio::join!(serving, working);
+    worked?;
+    Ok(served?)
+}
+
+/// Watches the cluster in each term.
+async fn lead(
+    connection: &Connection,
+    cluster: &Cluster,
+    leadership: &Leadership,
+) -> Result<(), ConnectError> {
+    let mut terms = leadership.terms();
+    loop {
+        // An error would mean that the candidate is gone, and then this ends with it.
+        let Ok(term) = terms.wait_for(Option::is_some).await.map(|term| *term) else { return Ok(()) };
+        let mark = term.map_or(0, |term| term.since);
+        tokio::select! {
+            result = cluster.watch(connection, mark) => result?,
+            _ = terms.wait_for(Option::is_none) => {}
+        }
+        cluster.clear();
+    }
+}
+
+fn scrape(
+    config: &Config,
+    cluster: &Arc<Cluster>,
+    leadership: &Leadership,
+    lease: Arc<Health>,
+) -> crate::serve::RenderMetrics {
+    let (scrape, cluster, leadership) =
+        (ClusterScrape::new(&config.metrics), Arc::clone(cluster), leadership.clone());
+    Arc::new(move || {
+        let mut watches = vec![lease.snapshot()];
+        let told = leadership.leads().then(|| cluster.told());
+        if told.is_some() {
+            watches.extend(cluster.health());
+        }
+        // It may have been long to gather.
+        let told = told.filter(|_| leadership.leads());
+        scrape.gather(told.as_ref(), &watches).map_err(|error| error.to_string())
+    })
+}
+
+fn tell(feed: Feed) -> crate::kube::cluster::events::Tell {
+    Box::new(move |occurrence| {
+        if let Err(error) = feed.publish(occurrence) {
+            warn!(%error, "an event cannot be written as JSON");
+        }
+    })
+}
+
+/// A name that no other replica has, be it on the same machine and under the same process id.
+fn identity() -> io::Result<String> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let once = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    Ok(format!("{host}_{}", once.trim()))
+}

@@ -1,0 +1,268 @@
+//! Which events are new, and how often each kind came.
+//!
+//! An event is an object that lives for an hour or so and is updated each time it occurs again. What is counted is
+//! the difference of its count to what was known of it, by its uid, so that a list that tells it again counts
+//! nothing. The uids are those of events that the API server has now, and stay over terms of leadership.
+//!
+//! When a replica begins to lead, nothing may be known of what is listed. Then the term's mark decides, up to which the
+//! replica before counted (see `kube/lease.rs`): what occurred last before it is known and not counted, what
+//! occurred first after it is counted in full, and what did both is counted once, since how often it did after is not
+//! told.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Category, Event, known_kind, known_reason, known_type};
+
+/// Events that are remembered: what an API server has of an hour. Beyond, none is counted, because it could not be
+/// told from one that was.
+const MOST: usize = 100_000;
+
+/// What is counted apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tally {
+    /// Namespace of what the event is about.
+    pub namespace: String,
+    /// Kind of that, if it is known.
+    pub kind: &'static str,
+    /// What it is a matter of.
+    pub category: Category,
+    /// Its reason, if it is known.
+    pub reason: &'static str,
+    /// `Normal` or `Warning`.
+    pub severity: &'static str,
+}
+
+#[derive(Debug)]
+struct Known {
+    count: u64,
+    telling: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: HashMap<String, Known>,
+    telling: u64,
+    listing: bool,
+    mark: u64,
+    /// How often, and when last by the number of changes.
+    counts: BTreeMap<Tally, (u64, u64)>,
+    changes: u64,
+    refused: u64,
+}
+
+/// The ledger, shared by who keeps it and who reads it.
+#[derive(Debug)]
+pub struct Ledger {
+    state: Mutex<State>,
+    /// How many tallies there may be.
+    tallies: usize,
+}
+
+impl Ledger {
+    /// One that counts at most so many things apart.
+    pub fn new(tallies: usize) -> Self {
+        Self { state: Mutex::default(), tallies: tallies.max(1) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A term begins; up to this mark, in nanoseconds of the wall clock, others have counted.
+    pub fn begin_term(&self, mark: u64) {
+        self.state().mark = mark;
+    }
+
+    /// Everything is told anew.
+    pub fn begin(&self) {
+        let mut state = self.state();
+        state.telling += 1;
+        state.listing = true;
+    }
+
+    /// Everything was told: what was not is gone.
+    pub fn told(&self) {
+        let mut state = self.state();
+        state.listing = false;
+        let telling = state.telling;
+        state.known.retain(|_, known| known.telling == telling);
+    }
+
+    /// Notes an event; how often it occurred that was not counted yet.
+    pub fn note(&self, event: &Event) -> u64 {
+        let mut state = self.state();
+        let (telling, mark, listing) = (state.telling, state.mark, state.listing);
+        let before = state.known.get(&event.uid).map(|known| known.count);
+        if before.is_none() && state.known.len() >= MOST {
+            state.refused += 1;
+            return 0;
+        }
+        let count = event.count.max(before.unwrap_or(0));
+        state.known.insert(event.uid.clone(), Known { count, telling });
+        let after = |time: Option<u64>| time.is_some_and(|time| time > mark);
+        let new = match before {
+            // What is told as it happens is new, whatever the clock of who tells it says.
+            _ if listing && !after(event.last) => 0,
+            Some(before) => event.count.saturating_sub(before),
+            None if after(event.first) => event.count,
+            None => 1,
+        };
+        if new > 0 {
+            state.count(event, new, self.tallies);
+        }
+        new
+    }
+
+    /// An event is gone from the API server.
+    pub fn forget(&self, uid: &str) {
+        self.state().known.remove(uid);
+    }
+
+    /// Whether an event is remembered.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.state().known.contains_key(uid)
+    }
+
+    /// How many events are remembered.
+    pub fn len(&self) -> usize {
+        self.state().known.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How often each came, and how many were not counted.
+    pub fn counts(&self) -> (Vec<(Tally, u64)>, u64) {
+        let state = self.state();
+        let counts = state.counts.iter().map(|(tally, (count, _))| (tally.clone(), *count));
+        (counts.collect(), state.refused)
+    }
+}
+
+impl State {
+    fn count(&mut self, event: &Event, new: u64, most: usize) {
+        let tally = Tally {
+            namespace: event.namespace.clone(),
+            kind: known_kind(&event.kind),
+            category: Category::of(event),
+            reason: known_reason(&event.reason),
+            severity: known_type(&event.severity),
+        };
+        self.changes += 1;
+        let now = self.changes;
+        if self.counts.len() >= most && !self.counts.contains_key(&tally) {
+            // Namespaces come and go; what has not changed for longest makes room.
+            let oldest = self.counts.iter().min_by_key(|(_, (_, changed))| *changed);
+            if let Some(oldest) = oldest.map(|(tally, _)| tally.clone()) {
+                self.counts.remove(&oldest);
+            }
+        }
+        let (count, changed) = self.counts.entry(tally).or_default();
+        *count += new;
+        *changed = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(uid: &str, count: u64, first: u64, last: u64) -> Event {
+        Event {
+            uid: uid.to_owned(),
+            namespace: "ml".to_owned(),
+            kind: "Pod".to_owned(),
+            reason: "BackOff".to_owned(),
+            severity: "Warning".to_owned(),
+            count,
+            first: Some(first),
+            last: Some(last),
+            ..Event::default()
+        }
+    }
+
+    fn list(ledger: &Ledger, events: &[Event]) -> u64 {
+        ledger.begin();
+        let new = events.iter().map(|event| ledger.note(event)).sum();
+        ledger.told();
+        new
+    }
+
+    fn total(ledger: &Ledger) -> u64 {
+        ledger.counts().0.iter().map(|(_, count)| count).sum()
+    }
+
+    #[test]
+    fn the_mark_decides_on_what_nothing_is_known_of() {
+        let ledger = Ledger::new(10);
+        ledger.begin_term(100);
+        assert_eq!(list(&ledger, &[event("before", 5, 50, 100)]), 0);
+        assert_eq!(list(&ledger, &[event("after", 5, 101, 150)]), 5);
+        assert_eq!(list(&ledger, &[event("both", 5, 50, 150)]), 1);
+        assert_eq!(list(&ledger, &[Event { first: None, last: None, ..event("never", 5, 0, 0) }]), 0);
+        assert_eq!(total(&ledger), 6);
+    }
+
+    #[test]
+    fn a_list_that_tells_it_again_counts_nothing() {
+        let ledger = Ledger::new(10);
+        ledger.begin_term(100);
+        let mut all = vec![event("a", 2, 110, 120), event("b", 1, 50, 60)];
+        assert_eq!(list(&ledger, &all), 2);
+        assert_eq!(list(&ledger, &all), 0);
+        // Updates by watch, whatever the clock says; one comes twice, one comes late.
+        assert_eq!(ledger.note(&event("a", 5, 110, 130)), 3);
+        assert_eq!(ledger.note(&event("a", 5, 110, 130)), 0);
+        assert_eq!(ledger.note(&event("a", 4, 110, 125)), 0);
+        assert_eq!(ledger.note(&event("b", 2, 50, 61)), 1);
+        assert_eq!(ledger.note(&event("c", 1, 10, 10)), 1);
+        // What changed while the watch was away.
+        all[0] = event("a", 9, 110, 140);
+        all.push(event("d", 3, 135, 140));
+        assert_eq!(list(&ledger, &all), 4 + 3);
+        assert_eq!(total(&ledger), 2 + 3 + 1 + 1 + 7);
+        assert_eq!(ledger.len(), 3, "c was not told, so it is gone");
+    }
+
+    #[test]
+    fn over_terms_nothing_is_counted_twice() {
+        let ledger = Ledger::new(10);
+        ledger.begin_term(100);
+        list(&ledger, &[event("a", 2, 110, 120)]);
+        // Another replica led until 200 and counted two more; then it occurred once more.
+        ledger.begin_term(200);
+        assert_eq!(list(&ledger, &[event("a", 4, 110, 190), event("b", 6, 150, 160)]), 0);
+        assert_eq!(ledger.note(&event("a", 5, 110, 210)), 1);
+        // The API server was away; nobody else led.
+        ledger.begin_term(205);
+        assert_eq!(list(&ledger, &[event("a", 7, 110, 230), event("b", 6, 150, 160)]), 2);
+        assert_eq!(total(&ledger), 2 + 1 + 2);
+    }
+
+    #[test]
+    fn an_event_that_is_gone_makes_room() {
+        let ledger = Ledger::new(10);
+        for number in 0..MOST {
+            ledger.note(&event(&number.to_string(), 1, 1, 1));
+        }
+        assert_eq!(ledger.note(&event("one more", 1, 1, 1)), 0);
+        assert_eq!((total(&ledger), ledger.counts().1), (MOST as u64, 1));
+        ledger.forget("0");
+        assert_eq!(ledger.note(&event("one more", 1, 1, 1)), 1);
+    }
+
+    #[test]
+    fn of_too_many_things_the_one_that_rests_is_forgotten() {
+        let ledger = Ledger::new(2);
+        for (uid, namespace) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c")] {
+            ledger.note(&Event { namespace: namespace.to_owned(), ..event(uid, 1, 1, 1) });
+        }
+        let counts: Vec<_> = ledger.counts().0.into_iter().map(|(t, count)| (t.namespace, count)).collect();
+        assert_eq!(counts, [("a".to_owned(), 2), ("c".to_owned(), 1)]);
+    }
+}
