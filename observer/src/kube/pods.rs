@@ -127,6 +127,6 @@ fn amounts(told: Option<BTreeMap<String, Quantity>>) -> BTreeMap<String, f64> {
 }
 
 /// Nanoseconds of the wall clock.
-fn nanos(time: &Time) -> Option<u64> {
+pub(super) fn nanos(time: &Time) -> Option<u64> {
     u64::try_from(time.0.as_nanosecond()).ok()
 }

@@ -66,6 +66,11 @@ impl Starts {
         }
     }
 
+    /// When a container generated its first token, if it was seen to begin to listen.
+    pub fn first_token(&self, container: &str) -> Option<u64> {
+        self.seen.get(container)?.token
+    }
+
     /// Forgets containers that are not there any more.
     pub fn retain(&mut self, there: impl Fn(&str) -> bool) {
         self.seen.retain(|container, _| there(container));

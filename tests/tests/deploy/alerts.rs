@@ -103,9 +103,9 @@ fn the_rule_object_is_the_file() {
     let file = folder.path().join("rules.yaml");
     fs::write(&file, json!({"groups": groups}).to_string()).expect("rules");
     let said = promtool(&["check", "rules"], &file).expect("rules that Prometheus takes");
-    let alerts =
-        fs::read_to_string(path("prometheus/rules.yaml")).expect("rules").matches("- alert:").count();
-    assert!(said.contains(&format!("SUCCESS: {alerts} rules found")), "{said}");
+    let text = fs::read_to_string(path("prometheus/rules.yaml")).expect("rules");
+    let rules = text.matches("- alert:").count() + text.matches("- record:").count();
+    assert!(said.contains(&format!("SUCCESS: {rules} rules found")), "{said}");
     let rules =
         groups.as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().expect("rules"));
     let expressions: Vec<String> =

@@ -12,9 +12,6 @@ use crate::chart::everything;
 /// What the manifests set and the program does not have yet. Each goes from here when it comes.
 const NOT_YET: [&str; 1] = ["OBSERVER_API_TOKEN_FILE"];
 
-/// The role that the program does not have yet.
-const ROLE_NOT_YET: &str = "cluster";
-
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("not text: {value}"))
 }
@@ -34,13 +31,7 @@ fn resolve(objects: &[Value], container: &Value) -> Config {
     let arguments = container["args"].as_array().expect("args").iter().map(text);
     let role = text(&container["args"][0]);
     let parsed = Cli::try_parse_from(["observer"].into_iter().chain(arguments));
-    let cli = match (role, parsed) {
-        (ROLE_NOT_YET, Err(_)) => Cli::try_parse_from(["observer", "agent"]).expect("arguments"),
-        (ROLE_NOT_YET, Ok(_)) => {
-            panic!("`observer {ROLE_NOT_YET}` is there now: take it out of ROLE_NOT_YET")
-        }
-        (_, parsed) => parsed.unwrap_or_else(|error| panic!("{container}: {error}")),
-    };
+    let cli = parsed.unwrap_or_else(|error| panic!("{container}: {error}"));
     let variables = environment(container);
     let file = variables.iter().find(|(name, _)| name == "OBSERVER_CONFIG").expect("a file").1.clone();
     let map =

@@ -28,6 +28,8 @@ const AUTOSCALER: &str =
     "Replicas that a HorizontalPodAutoscaler may ask for (min, max), sees (current) and wants (desired).";
 const CONDITION: &str = "1 for each condition of a HorizontalPodAutoscaler with its status: ScalingLimited=True, or \
                          ScalingActive=False, is one that cannot do what it should.";
+const SCALED: &str = "When a HorizontalPodAutoscaler last changed what it wants, as Unix time. With llm_container_first_token_timestamp_seconds \
+                      it tells how long scaling takes until something is served.";
 const QUOTA: &str = "What a ResourceQuota lets its namespace use (hard), and what is used, in base units.";
 const LIMIT_RANGE: &str = "What a LimitRange asks of single containers, pods or volumes, in base units, by constraint: min, max, \
                            default, defaultRequest, maxLimitRequestRatio.";
@@ -187,7 +189,19 @@ fn workloads(series: &mut Series<'_>, told: &Told) -> prometheus::Result<()> {
         let conditions = autoscaler.conditions.iter();
         conditions.map(move |(kind, status)| (of(namespace), vec![name.as_str(), kind, status], 1.0))
     });
-    series.gauge("llm_autoscaler_condition", CONDITION, &["autoscaler", "condition", "status"], conditions)
+    series.gauge(
+        "llm_autoscaler_condition",
+        CONDITION,
+        &["autoscaler", "condition", "status"],
+        conditions,
+    )?;
+    let scaled = told.autoscalers.iter().filter_map(|((namespace, name), autoscaler)| {
+        let target = &autoscaler.target;
+        let seconds = autoscaler.scaled? as f64 / 1e9;
+        Some((of(namespace), vec![name.as_str(), &target.kind, &target.name], seconds))
+    });
+    let labels = ["autoscaler", "workload_kind", "workload"];
+    series.gauge("llm_autoscaler_last_scale_timestamp_seconds", SCALED, &labels, scaled)
 }
 
 fn resources(series: &mut Series<'_>, told: &Told) -> prometheus::Result<()> {
@@ -253,6 +267,7 @@ mod tests {
             target,
             counts: [Some(1), Some(9), None, None],
             conditions: vec![place("ScalingLimited", "True")],
+            scaled: Some(1_767_600_000_000_000_000),
         };
         let replicas = Replicas { counts: [Some(3), Some(2), Some(1), None, Some(0)] };
         let quota = Quota { amounts: vec![("requests.nvidia.com/gpu".to_owned(), "hard", 8.0)] };

@@ -35,6 +35,8 @@ pub(super) const START: &str = "Seconds from the creation of the pod, or from th
                      the container's start: scheduled, initialized, started, exec, listening, first_success, first_token, \
                      ready. Moments of the API server are whole seconds. What happened before the observer looked is absent.";
 
+const TOKEN: &str = "When the container generated its first token, as Unix time; absent unless it was seen to begin to listen.";
+
 /// Families with the workload labels of these names, at this moment of the wall clock.
 pub(super) fn families(names: &[&'static str], told: &Told) -> prometheus::Result<Vec<MetricFamily>> {
     let gauge = |name: &str, help: &str, more: &[&'static str]| {
@@ -53,6 +55,7 @@ pub(super) fn families(names: &[&'static str], told: &Told) -> prometheus::Resul
     let requests = gauge("llm_resource_requests", REQUESTS, &["resource", "unit"])?;
     let limits = gauge("llm_resource_limits", LIMITS, &["resource", "unit"])?;
     let start = gauge("llm_container_start_phase_seconds", START, &["phase"])?;
+    let tokens = gauge("llm_container_first_token_timestamp_seconds", TOKEN, &[])?;
     for pod in &told.pods {
         let (namespace, name) = (pod.namespace.as_str(), pod.name.as_str());
         let whole = [namespace, name, ""];
@@ -91,13 +94,19 @@ pub(super) fn families(names: &[&'static str], told: &Told) -> prometheus::Resul
                     with(vector, &[&bounded(resource), unit(resource)], *amount);
                 }
             }
+            let token = container.id.as_ref().and_then(|id| told.starts.first_token(id));
+            if let Some(token) = token {
+                with(&tokens, &[], token as f64 / 1e9);
+            }
             for (phase, seconds) in told.starts.phases(pod, container) {
                 with(&start, &[phase], seconds);
             }
         }
     }
     let mut families = Vec::new();
-    for vector in [info, phases, ready, reasons, stuck, waiting, terminated, last, requests, limits, start] {
+    for vector in
+        [info, phases, ready, reasons, stuck, waiting, terminated, last, requests, limits, start, tokens]
+    {
         families.extend(vector.collect());
     }
     families.extend(restarts.collect());

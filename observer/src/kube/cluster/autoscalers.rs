@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 
-use crate::pods::Workload;
+use crate::{kube::pods::nanos, pods::Workload};
 
 /// What is counted, in the order of [`Autoscaler::counts`].
 pub const BOUNDS: [&str; 4] = ["min", "max", "current", "desired"];
@@ -16,6 +16,8 @@ pub struct Autoscaler {
     pub counts: [Option<i64>; BOUNDS.len()],
     /// Conditions such as `ScalingLimited`, and whether they are `True`, `False` or `Unknown`.
     pub conditions: Vec<(String, String)>,
+    /// When it last changed what it wants, in nanoseconds of the wall clock.
+    pub scaled: Option<u64>,
 }
 
 pub(super) fn of(object: HorizontalPodAutoscaler) -> Option<Autoscaler> {
@@ -39,6 +41,7 @@ pub(super) fn of(object: HorizontalPodAutoscaler) -> Option<Autoscaler> {
         target,
         counts: counts.map(|count| count.map(i64::from)),
         conditions: conditions.map(|condition| (condition.type_, condition.status)).collect(),
+        scaled: status.last_scale_time.as_ref().and_then(nanos),
     })
 }
 
@@ -59,7 +62,9 @@ mod tests {
     fn bounds_counts_and_conditions() {
         let conditions =
             json!([{"type": "AbleToScale", "status": "True"}, {"type": "ScalingLimited", "status": "False"}]);
-        let told = autoscaler(&json!({"currentReplicas": 2, "desiredReplicas": 3, "conditions": conditions}));
+        let told = autoscaler(&json!({"currentReplicas": 2, "desiredReplicas": 3, "conditions": conditions,
+            "lastScaleTime": "2026-01-05T08:00:00Z"}));
+        assert_eq!(told.scaled, Some(1_767_600_000_000_000_000));
         assert_eq!((told.target.kind.as_str(), told.target.name.as_str()), ("Deployment", "llama"));
         assert_eq!(told.counts, [Some(1), Some(9), Some(2), Some(3)]);
         let condition = |kind: &str, status: &str| (kind.to_owned(), status.to_owned());
