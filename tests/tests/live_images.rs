@@ -73,7 +73,7 @@ fn images_run_as_the_manifests_say() {
     refuses_without_bpf(&least, root.path(), allowed);
     loads_a_library(&objects(json!({})), root.path());
     let root = unpacked(&cluster);
-    needs_nothing(&objects(json!({})), root.path());
+    serves_without_an_api_server(&objects(json!({})), root.path());
 }
 
 fn configurations(agent: &Image, cluster: &Image) {
@@ -229,11 +229,36 @@ fn loads_a_library(objects: &[Value], root: &Path) {
     assert!(well && said.contains("loaded: 7 1") && said.contains("observer "), "{said}");
 }
 
-/// The cluster role's image without root, without capabilities, on a root that cannot be written.
-fn needs_nothing(objects: &[Value], root: &Path) {
+/// The cluster role in its pod: without root, without capabilities, on a root that cannot be written. Without an API server
+/// it is alive and says that it is not ready.
+fn serves_without_an_api_server(objects: &[Value], root: &Path) {
     let workload = object(objects, "Deployment", "observer-cluster");
-    let pod =
-        Pod { objects, workload, root, host: None, args: Some(&["--version"]), env: &[], system_calls: &[] };
-    let (well, said) = pod.start().finish();
-    assert!(well && said.trim() == format!("observer {}", env!("CARGO_PKG_VERSION")), "{said}");
+    let nobody = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    });
+    fs::write(root.join("kubeconfig"), nobody.to_string()).expect("a kubeconfig");
+    let env = [("OBSERVER_KUBERNETES_KUBECONFIG", "/kubeconfig")];
+    let mut pod =
+        Pod { objects, workload, root, host: None, args: None, env: &env, system_calls: &[] }.start();
+    let pid = pod.pid();
+    let get = |path: &str| -> Option<(u16, String)> {
+        in_network_of(pid, || {
+            let asking = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+            let mut answer = asking.get(format!("http://127.0.0.1:9842{path}")).call().ok()?;
+            Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
+        })
+    };
+    let healthy = wait_for("/healthz of the cluster role", || {
+        pod.assert_alive();
+        get("/healthz")
+    });
+    assert_eq!(healthy, (200, "ok\n".to_owned()));
+    assert_eq!(get("/readyz").expect("an answer").0, 503);
+    let metrics = Metrics(get("/metrics").expect("an answer").1);
+    assert_eq!(metrics.sum("observer_leader", &[]), Some(0), "{}", metrics.0);
+    let (well, log) = pod.stop();
+    assert!(well && log.contains("cannot watch"), "{log}");
 }

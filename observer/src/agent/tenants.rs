@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tracing::warn;
+
 use super::whose::{Whose, boot_time, locked};
 use crate::{
     capture::{monotonic, wall},
@@ -34,6 +36,8 @@ pub(super) struct Tenants {
     serving: HashSet<String>,
     starts: Starts,
     told: SharedTold,
+    /// Whether it was said that this node seems to have another name.
+    warned: bool,
 }
 
 impl Tenants {
@@ -46,6 +50,7 @@ impl Tenants {
             serving: HashSet::new(),
             starts: Starts::default(),
             told,
+            warned: false,
         }
     }
 
@@ -109,6 +114,15 @@ impl Tenants {
         let now = wall();
         let mut pods = locked(&self.whose.pods);
         pods.expire(now);
+        let in_pods = self.placed.values().any(|at| at.pod_uid.is_some());
+        if in_pods && pods.is_synced() && pods.iter().next().is_none() && !self.warned {
+            self.warned = true;
+            let node = &self.whose.node;
+            warn!(
+                node,
+                "the API server knows no pod of this node, but there are some: set `node` to its name there"
+            );
+        }
         let serves = |uid: &str, hash: Option<&String>| {
             self.serving.contains(uid) || hash.is_some_and(|hash| self.serving.contains(hash))
         };
