@@ -29,7 +29,6 @@ fn environment(container: &Value) -> Vec<(String, String)> {
 
 fn resolve(objects: &[Value], container: &Value) -> Config {
     let arguments = container["args"].as_array().expect("args").iter().map(text);
-    let role = text(&container["args"][0]);
     let parsed = Cli::try_parse_from(["observer"].into_iter().chain(arguments));
     let cli = parsed.unwrap_or_else(|error| panic!("{container}: {error}"));
     let variables = environment(container);
