@@ -118,10 +118,11 @@ pub struct Capture {
 }
 
 /// A process that is not observed.
-#[derive(Clone, Copy, Default)]
 struct Outside {
-    /// It is not decided on yet.
-    waits: bool,
+    /// What is known of it.
+    process: Process,
+    /// Whether that is only for now.
+    decision: Decision,
     /// When it was seen to begin to listen.
     listened: Option<u64>,
 }
@@ -182,7 +183,7 @@ impl Capture {
     /// Looks a process up and decides on it. Whether it is observed: it is not if it is gone or out of scope.
     fn look_up(&mut self, tgid: u32, sink: &mut impl Sink) -> bool {
         let Some(process) = Process::look_up(tgid) else { return false };
-        let decision = if process.is_native { self.scope.decide(tgid, &process) } else { Decision::Ignore };
+        let decision = decide(&*self.scope, tgid, &process);
         if decision != Decision::Observe {
             debug!(tgid, process.name, process.is_native, ?decision, "not observed");
             self.kernel.watch.deny(tgid);
@@ -194,7 +195,8 @@ impl Capture {
                 self.gone.insert(tgid);
             }
             if self.outside.len() < PROCESSES || self.outside.contains_key(&tgid) {
-                self.outside.entry(tgid).or_default().waits = decision == Decision::Wait;
+                let listened = self.outside.get(&tgid).and_then(|outside| outside.listened);
+                self.outside.insert(tgid, Outside { process, decision, listened });
             }
             return false;
         }
@@ -218,9 +220,16 @@ impl Capture {
         self.outside.retain(|tgid, _| watch.is_denied(*tgid));
         let version = self.scope.version();
         let changed = version != std::mem::replace(&mut self.decided, version);
+        let decided = |tgid: u32, process: &Process| decide(&*self.scope, tgid, process);
         let outside =
-            self.outside.iter().filter(|(_, outside)| changed || outside.waits).map(|(tgid, _)| *tgid);
-        let inside = self.processes.keys().filter(|_| changed).copied();
+            self.outside.iter().filter(|(_, outside)| changed || outside.decision == Decision::Wait);
+        let outside = outside
+            .filter(|(tgid, outside)| decided(**tgid, &outside.process) != outside.decision)
+            .map(|(tgid, _)| *tgid);
+        let inside = self.processes.iter().filter(|_| changed);
+        let inside = inside
+            .filter(|(tgid, process)| decided(**tgid, process) != Decision::Observe)
+            .map(|(tgid, _)| *tgid);
         for tgid in outside.chain(inside).collect::<Vec<_>>() {
             if !self.look_up(tgid, sink) && is_gone(tgid) {
                 self.outside.remove(&tgid);
@@ -230,7 +239,8 @@ impl Capture {
 
     /// Processes that serve something, by whether they are observed.
     pub fn counts(&self) -> [(&'static str, u64); 3] {
-        let waiting = self.outside.values().filter(|outside| outside.waits).count() as u64;
+        let waiting =
+            self.outside.values().filter(|outside| outside.decision == Decision::Wait).count() as u64;
         let outside = self.outside.len() as u64 - waiting;
         [("observed", self.processes.len() as u64), ("out_of_scope", outside), ("undecided", waiting)]
     }
@@ -437,6 +447,11 @@ impl Capture {
         self.pipeline.finish(monotonic());
         self.pass_on(sink);
     }
+}
+
+/// Whether a process is observed. One whose system calls are numbered differently cannot be.
+fn decide(scope: &dyn Scope, tgid: u32, process: &Process) -> Decision {
+    if process.is_native { scope.decide(tgid, process) } else { Decision::Ignore }
 }
 
 /// Whether an exit record says that the whole process is gone.
