@@ -171,7 +171,7 @@ impl Drop for Running {
     }
 }
 
-/// A running agent.
+/// A running agent, or a replica of the cluster role.
 pub struct Agent {
     /// Its process.
     pub running: Running,
@@ -220,8 +220,13 @@ impl Agent {
 
     /// Follows the requests that it sees from now on.
     pub fn follow(&self) -> Follower {
+        self.follow_feed("requests")
+    }
+
+    /// Follows what it tells at `/api/v1/` under this name from now on.
+    pub fn follow_feed(&self, name: &str) -> Follower {
         let answer =
-            ureq::get(format!("http://{}/api/v1/requests", self.address)).call().expect("the agent answers");
+            ureq::get(format!("http://{}/api/v1/{name}", self.address)).call().expect("the agent answers");
         let lines = Arc::<Mutex<String>>::default();
         let into = Arc::clone(&lines);
         // Ends with the stream, and that with the agent.
@@ -242,7 +247,7 @@ impl Agent {
     }
 }
 
-/// What `/api/v1/requests` has said.
+/// What a stream of `/api/v1/` has said.
 pub struct Follower(Arc<Mutex<String>>);
 
 impl Follower {

@@ -23,7 +23,7 @@ use super::health::{Failure, Health};
 const PAGE: u32 = 250;
 
 /// Before what is forbidden or not there is asked for again.
-const REFUSED: Duration = Duration::from_secs(30);
+const REFUSED: Duration = Duration::from_secs(15);
 
 /// Whoever is kept up to date.
 pub trait Keep<K>: Send {
@@ -51,14 +51,14 @@ where
 {
     let config = config.page_size(PAGE);
     let mut backoff = DefaultBackoff::default();
-    while follow(watcher(api.clone(), config.clone()), &mut backoff, &health, keep).await == End::TooOld {}
+    while follow(watcher(api.clone(), config.clone()), &mut backoff, &health, keep).await == End::Anew {}
 }
 
 /// Why a stream of events is followed no further.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The watch from the version that is known was refused as too old.
-    TooOld,
+    /// What is known is no place to go on from: everything is to be listed anew.
+    Anew,
     /// There are no more.
     Ended,
 }
@@ -93,10 +93,20 @@ async fn follow<K>(
                 health.fail(failure, &error);
                 let pause = if failure.is_refusal() { None } else { backoff.next() };
                 sleep(pause.unwrap_or(REFUSED)).await;
-                // kube's watcher lists again if an event says so; a server without a watch cache says it in the
-                // status code, and kube's watcher would ask for that version for ever.
-                if failure == Failure::Gone && matches!(error, watcher::Error::WatchStartFailed(_)) {
-                    return End::TooOld;
+                match (failure, &error) {
+                    // kube's watcher lists again if an event says that a version is too old. A server without a
+                    // watch cache says so in the status code, and kube's watcher asks for that version for ever;
+                    // and so it does where the resource itself is gone.
+                    (Failure::Gone | Failure::NotFound, watcher::Error::WatchStartFailed(_)) => {
+                        return End::Anew;
+                    }
+                    // Of a resource that is not there, there are no objects.
+                    (Failure::NotFound, _) => {
+                        keep.begin();
+                        keep.told();
+                        health.count(keep.len());
+                    }
+                    _ => {}
                 }
             }
         }
@@ -191,6 +201,22 @@ mod tests {
     async fn a_watch_that_is_refused_as_too_old_is_given_up() {
         let events = vec![Err(watcher::Error::WatchStartFailed(refused(410))), Ok(Event::Init)];
         let (end, names, ..) = follow_all(events).await;
-        assert_eq!((end, names.begun), (End::TooOld, 0));
+        assert_eq!((end, names.begun), (End::Anew, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_resource_that_is_gone_there_are_no_objects() {
+        let there = vec![Ok(Event::Init), Ok(Event::InitApply("a")), Ok(Event::InitDone)];
+        let gone = vec![Err(watcher::Error::WatchStartFailed(refused(404)))];
+        let (end, names, ..) = follow_all([there, gone].into_iter().flatten().collect()).await;
+        assert_eq!((end, names.known), (End::Anew, BTreeSet::from(["a"])), "once may be chance");
+        let events = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply("a")),
+            Ok(Event::InitDone),
+            Err(watcher::Error::InitialListFailed(refused(404))),
+        ];
+        let (end, names, told, _) = follow_all(events).await;
+        assert_eq!((end, names.known, told.objects), (End::Ended, BTreeSet::new(), 0));
     }
 }

@@ -87,6 +87,12 @@ impl ClusterScrape {
             families.extend(left_out.collect());
         }
         families.retain(|family| !family.get_metric().is_empty());
+        for family in &mut families {
+            // A vector has them in no order, and a scrape that is the same should read the same.
+            family.mut_metric().sort_by_cached_key(|metric| {
+                metric.get_label().iter().map(|label| label.value().to_owned()).collect::<Vec<_>>()
+            });
+        }
         families.sort_by(|a, b| a.name().cmp(b.name()));
         TextEncoder::new().encode_to_string(&families)
     }
@@ -119,7 +125,7 @@ impl Series<'_> {
                 vector.with_label_values(&values).set(row.2);
             }
         }
-        self.add(vector.collect());
+        self.families.extend(vector.collect());
         Ok(())
     }
 
@@ -137,7 +143,7 @@ impl Series<'_> {
                 vector.with_label_values(&values).inc_by(row.2 as u64);
             }
         }
-        self.add(vector.collect());
+        self.families.extend(vector.collect());
         Ok(())
     }
 
@@ -149,16 +155,6 @@ impl Series<'_> {
         }
         self.left -= 1;
         Some(row.0.iter().chain(&row.1).map(|value| bounded(value)).collect())
-    }
-
-    fn add(&mut self, mut families: Vec<MetricFamily>) {
-        for family in &mut families {
-            // A vector has them in no order, and a scrape that is the same should read the same.
-            family.mut_metric().sort_by_cached_key(|metric| {
-                metric.get_label().iter().map(|label| label.value().to_owned()).collect::<Vec<_>>()
-            });
-        }
-        self.families.extend(families);
     }
 }
 

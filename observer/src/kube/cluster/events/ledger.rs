@@ -4,10 +4,10 @@
 //! the difference of its count to what was known of it, by its uid, so that a list that tells it again counts
 //! nothing. The uids are those of events that the API server has now, and stay over terms of leadership.
 //!
-//! When a replica begins to lead, nothing may be known of what is listed. Then the term's mark decides, up to which the
-//! replica before counted (see `kube/lease.rs`): what occurred last before it is known and not counted, what
-//! occurred first after it is counted in full, and what did both is counted once, since how often it did after is not
-//! told.
+//! When a replica begins to lead, nothing may be known of what is listed, or others may have counted meanwhile. So for the
+//! first list of a term its mark decides, up to which others counted (see `kube/lease.rs`): what occurred last before it
+//! is not counted. Of what did after, and nothing is known of, all is counted if it occurred first after the mark, too,
+//! and one otherwise, since how often it did after is not told.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,7 +45,8 @@ struct Known {
 struct State {
     known: HashMap<String, Known>,
     telling: u64,
-    listing: bool,
+    /// The list of a term that is not complete yet.
+    first_list: bool,
     mark: u64,
     /// How often, and when last by the number of changes.
     counts: BTreeMap<Tally, (u64, u64)>,
@@ -73,20 +74,19 @@ impl Ledger {
 
     /// A term begins; up to this mark, in nanoseconds of the wall clock, others have counted.
     pub fn begin_term(&self, mark: u64) {
-        self.state().mark = mark;
+        let mut state = self.state();
+        (state.mark, state.first_list) = (mark, true);
     }
 
     /// Everything is told anew.
     pub fn begin(&self) {
-        let mut state = self.state();
-        state.telling += 1;
-        state.listing = true;
+        self.state().telling += 1;
     }
 
     /// Everything was told: what was not is gone.
     pub fn told(&self) {
         let mut state = self.state();
-        state.listing = false;
+        state.first_list = false;
         let telling = state.telling;
         state.known.retain(|_, known| known.telling == telling);
     }
@@ -94,7 +94,7 @@ impl Ledger {
     /// Notes an event; how often it occurred that was not counted yet.
     pub fn note(&self, event: &Event) -> u64 {
         let mut state = self.state();
-        let (telling, mark, listing) = (state.telling, state.mark, state.listing);
+        let (telling, mark, first_list) = (state.telling, state.mark, state.first_list);
         let before = state.known.get(&event.uid).map(|known| known.count);
         if before.is_none() && state.known.len() >= MOST {
             state.refused += 1;
@@ -104,8 +104,8 @@ impl Ledger {
         state.known.insert(event.uid.clone(), Known { count, telling });
         let after = |time: Option<u64>| time.is_some_and(|time| time > mark);
         let new = match before {
-            // What is told as it happens is new, whatever the clock of who tells it says.
-            _ if listing && !after(event.last) => 0,
+            // Later whatever changed is new, whatever the clock of who tells it says.
+            _ if first_list && !after(event.last) => 0,
             Some(before) => event.count.saturating_sub(before),
             None if after(event.first) => event.count,
             None => 1,
@@ -201,11 +201,17 @@ mod tests {
     fn the_mark_decides_on_what_nothing_is_known_of() {
         let ledger = Ledger::new(10);
         ledger.begin_term(100);
-        assert_eq!(list(&ledger, &[event("before", 5, 50, 100)]), 0);
-        assert_eq!(list(&ledger, &[event("after", 5, 101, 150)]), 5);
-        assert_eq!(list(&ledger, &[event("both", 5, 50, 150)]), 1);
-        assert_eq!(list(&ledger, &[Event { first: None, last: None, ..event("never", 5, 0, 0) }]), 0);
-        assert_eq!(total(&ledger), 6);
+        ledger.begin();
+        assert_eq!(ledger.note(&event("before", 5, 50, 100)), 0);
+        assert_eq!(ledger.note(&event("after", 5, 101, 150)), 5);
+        assert_eq!(ledger.note(&event("both", 5, 50, 150)), 1);
+        assert_eq!(ledger.note(&Event { first: None, last: None, ..event("never", 5, 0, 0) }), 0);
+        // The list broke off, and begins again.
+        ledger.begin();
+        assert_eq!(ledger.note(&event("after", 6, 101, 151)), 1);
+        assert_eq!(ledger.note(&event("before", 5, 50, 100)), 0);
+        ledger.told();
+        assert_eq!(total(&ledger), 7);
     }
 
     #[test]
@@ -224,9 +230,11 @@ mod tests {
         // What changed while the watch was away.
         all[0] = event("a", 9, 110, 140);
         all.push(event("d", 3, 135, 140));
-        assert_eq!(list(&ledger, &all), 4 + 3);
-        assert_eq!(total(&ledger), 2 + 3 + 1 + 1 + 7);
-        assert_eq!(ledger.len(), 3, "c was not told, so it is gone");
+        // Its clock is far behind.
+        all.push(event("e", 1, 2, 2));
+        assert_eq!(list(&ledger, &all), 4 + 3 + 1);
+        assert_eq!(total(&ledger), 2 + 3 + 1 + 1 + 8);
+        assert_eq!(ledger.len(), 4, "c was not told, so it is gone");
     }
 
     #[test]
