@@ -39,7 +39,7 @@ use crate::{
         file::{Content, WriteError, Writer},
         mask::Masker,
     },
-    serve::{Feed, ServeError, Server, Sources},
+    serve::{NodeApi, RequestFeed, ServeError, Server, Sources, TokenFile},
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
 };
@@ -90,7 +90,7 @@ struct Observer {
     estimator: Estimator,
     engines: Option<Arc<Engines>>,
     metrics: RequestMetrics,
-    feed: Feed,
+    feed: RequestFeed,
     statistics: Statistics,
 }
 
@@ -121,11 +121,11 @@ impl Sink for Observer {
                 engines.served(record, self.identities.of(record.pid));
             }
             record.slo = slo::judge(&self.objectives, record);
-            if let Err(error) = self.feed.publish(record) {
-                warn!(%error, "a request record cannot be written as JSON");
-            }
         }
         self.metrics.observe(&observation, &self.identities);
+        if let Observation::Finished { record, .. } = observation {
+            self.feed.publish(*record, now());
+        }
     }
 
     fn undecoded(&mut self, tgid: u32, cause: &'static str, bytes: u64) {
@@ -137,8 +137,14 @@ impl Sink for Observer {
         self.tenants.look(capture.processes(), &mut self.identities);
         let identities = &self.identities;
         self.metrics.expire(monotonic(), |identity| identities.has_container_of(identity));
-        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics(capture);
+        let statistics = AgentStats { recent: self.feed.remembers(), ..statistics(capture) };
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
     }
+}
+
+/// The wall clock as requests bear it.
+fn now() -> i64 {
+    wall().cast_signed()
 }
 
 fn statistics(capture: &Capture) -> AgentStats {
@@ -177,6 +183,7 @@ fn statistics(capture: &Capture) -> AgentStats {
                 missed: missed.get(probe.name).copied().unwrap_or(0),
             })
             .collect(),
+        ..AgentStats::default()
     }
 }
 
@@ -221,7 +228,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let server = Server::bind(config.listen).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
-    let feed = Feed::new(FEED);
+    let feed = RequestFeed::new(FEED, config.api.recent, now());
     let statistics = Statistics::default();
     let engines = config.engines.metrics.then(|| Arc::new(Engines::new(config.engines.interval)));
     let (pods, told_of_pods) = (SharedPods::default(), SharedTold::default());
@@ -255,8 +262,11 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let thread = capture_thread(config, asked, observer, Arc::clone(&ready), Arc::clone(&stop), ended)?;
     let (is_ready, early) = (Arc::clone(&ready), Arc::new(AtomicBool::new(false)));
     let told_early = Arc::clone(&early);
-    info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1/requests");
+    info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
 
+    let running = scrape.clone();
+    let api =
+        NodeApi { node: config.node.clone(), feed, running: Arc::new(move || running.running()), wall: now };
     let sources = Sources {
         metrics: Arc::new(move || {
             let stats = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -270,7 +280,9 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         }),
         ready,
         not_ready: "the probes are not attached yet",
-        feeds: vec![("requests", feed)],
+        feeds: Vec::new(),
+        api: Some(Arc::new(api)),
+        token: Arc::new(TokenFile::at(config.api.token_file.clone())),
     };
     let served = server
         .run(sources, async move {

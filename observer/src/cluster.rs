@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     export::prometheus::ClusterScrape,
     kube::{Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
-    serve::{Feed, ServeError, Server, Sources},
+    serve::{Feed, ServeError, Server, Sources, TokenFile},
 };
 
 /// Events that a slow follower may lag behind.
@@ -78,6 +78,8 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         ready: Arc::clone(&ready),
         not_ready: "the lease was not read yet",
         feeds: vec![("events", feed)],
+        api: None,
+        token: Arc::new(TokenFile::at(config.api.token_file.clone())),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = server.run(sources, async {

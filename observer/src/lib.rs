@@ -50,6 +50,9 @@ pub mod estimate;
 /// Whether requests were served as promised.
 pub mod slo;
 
+/// Requests that ended lately.
+pub mod recent;
+
 /// The observer about itself.
 pub mod telemetry;
 

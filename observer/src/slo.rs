@@ -70,14 +70,10 @@ impl Objective {
     pub fn judge(&self, record: &RequestRecord) -> Judgement {
         let outcome = record.outcome.unwrap_or(Outcome::Unknown);
         match outcome {
-            Outcome::Rejected
-            | Outcome::ServerError
-            | Outcome::StreamError
-            | Outcome::AbortedByServer
-            | Outcome::Unterminated => return Judgement::Missed,
+            failed if failed.is_failure() => return Judgement::Missed,
             Outcome::ClientError => return Judgement::Excluded("client_error"),
             Outcome::Unknown => return Judgement::Excluded("end_not_seen"),
-            Outcome::Ok | Outcome::AbortedByClient => {}
+            _ => {}
         }
         // From here on numbers decide, and these may be wrong.
         if !record.is_complete() {

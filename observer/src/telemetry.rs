@@ -29,6 +29,8 @@ pub struct AgentStats {
     pub connections: BTreeMap<&'static str, u64>,
     /// Processes that serve something, by whether they are observed.
     pub processes: [(&'static str, u64); 3],
+    /// Finished requests that are remembered, the bytes that they take, and how many were forgotten for want of room.
+    pub recent: [u64; 3],
     /// The probes.
     pub probes: Vec<Probe>,
 }

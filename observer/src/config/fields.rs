@@ -41,6 +41,7 @@ const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as 
 const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
 const STALL: &str = "write a time from 100ms to 10m, such as 2s";
 const INTERVAL: &str = "write a time from 1s to 10m, such as 15s";
+const RECENT: &str = "write a size from 1MiB to 4GiB, such as 32MiB";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const FILE: &str = "write the path of a file or folder";
@@ -55,6 +56,8 @@ const OBJECT: &str = "write a name of 1 to 253 lower-case letters, digits, dashe
 
 const FIELDS: &[Field] = &[
     field("listen", LISTEN, |c, v| put(&mut c.listen, parsed(v))),
+    field("api.recent", RECENT, |c, v| put(&mut c.api.recent, memory(v, 4 << 30))),
+    field("api.token_file", FILE, |c, v| put(&mut c.api.token_file, path(v).map(Some))),
     field("node", NODE, |c, v| put(&mut c.node, text(v).and_then(node_name))),
     field("log", LOG, |c, v| put(&mut c.log, level(v))),
     field("metrics.buckets.duration", BUCKETS, |c, v| put(&mut c.metrics.buckets.duration, bounds(v))),
@@ -94,7 +97,7 @@ const FIELDS: &[Field] = &[
     field("cluster.lease", OBJECT, |c, v| put(&mut c.cluster.lease, object_name(v))),
     field("cluster.namespace", OBJECT, |c, v| put(&mut c.cluster.namespace, object_name(v).map(Some))),
     field("cluster.agents", OBJECT, |c, v| put(&mut c.cluster.agents, object_name(v))),
-    field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v))),
+    field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v, 64 << 30))),
 ];
 
 /// The names of all fields.
@@ -298,9 +301,9 @@ fn ring(value: &Value) -> Result<u32, String> {
     Ok(bytes as u32)
 }
 
-fn memory(value: &Value) -> Result<usize, String> {
+fn memory(value: &Value, most: u64) -> Result<usize, String> {
     let bytes = size(value)?;
-    if (1 << 20..=64 << 30).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
+    if (1 << 20..=most).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
 }
 
 /// A time from this one to ten minutes.

@@ -15,7 +15,7 @@ mod selector;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -39,8 +39,10 @@ pub const DEFAULT_PORT: u16 = 9842;
 /// Everything that an operator can decide, resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Address that the HTTP endpoint listens on. `/api` answers on loopback only, whatever this is.
+    /// Address that the HTTP endpoint listens on.
     pub listen: SocketAddr,
+    /// Questions about requests.
+    pub api: ApiConfig,
     /// Name of this node in metrics and records.
     pub node: String,
     /// Log level.
@@ -63,6 +65,21 @@ pub struct Config {
     pub kubernetes: KubernetesConfig,
     /// What the cluster role is told.
     pub cluster: ClusterConfig,
+}
+
+/// `api.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Bytes in which finished requests are remembered.
+    pub recent: usize,
+    /// File with the token by which `/api` answers to others than loopback peers; without one it does not.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { recent: 32 << 20, token_file: None }
+    }
 }
 
 /// `metrics.*`.
@@ -185,6 +202,7 @@ impl Config {
     pub fn on_node(node: &str) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
+            api: ApiConfig::default(),
             node: node.to_owned(),
             log: LevelFilter::INFO,
             metrics: MetricsConfig::default(),

@@ -49,6 +49,9 @@ fn every_field_can_be_set_from_the_file() {
         processes = { allow = ["vllm"], deny = ["nginx"] }
         [content]
         allow_recording = true
+        [api]
+        recent = "64MiB"
+        token_file = "/var/run/secrets/observer/token"
         [limits]
         connections = 64
         bytes = 1048576
@@ -103,6 +106,7 @@ fn every_field_can_be_set_from_the_file() {
             processes: ProcessScope { allow: vec!["vllm".to_owned()], deny: vec!["nginx".to_owned()] },
         },
         content: ContentConfig { allow_recording: true },
+        api: ApiConfig { recent: 64 << 20, token_file: Some("/var/run/secrets/observer/token".into()) },
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
         stall: StallConfig { minimum: Duration::from_millis(500) },
         engines: EnginesConfig { metrics: true, interval: Duration::from_secs(30) },
@@ -209,6 +213,9 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("[capture.processes]\nallow = 'a,,b'", &["capture.processes.allow", "is not a process name"]),
     ("[capture.processes]\ndeny = [1]", &["capture.processes.deny", "is integer, not text"]),
     ("[content]\nallow_recording = 'yes'", &["content.allow_recording", "write true or false"]),
+    ("[api]\nrecent = '1KiB'", &["`api.recent` = \"1KiB\"", "out of range", "from 1MiB to 4GiB"]),
+    ("[api]\ntoken_file = ''", &["api.token_file", "is empty", "path of a file"]),
+    ("[api]\ntoken = 'x'", &["no field `api.token`"]),
     ("[limits]\nconnections = 1", &["`limits.connections` = 1", "from 16 to 1048576"]),
     ("[limits]\nbytes = '1KiB'", &["limits.bytes", "from 1MiB to 64GiB"]),
     ("[stall]\nminimum = 2", &["`stall.minimum` = 2", "is integer, not text", "such as 2s"]),

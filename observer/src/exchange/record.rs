@@ -1,7 +1,7 @@
 //! The request record: what is known of one finished exchange.
 //!
-//! Absent means not known; nothing is guessed. Durations are seconds, `started_at` is RFC 3339 with
-//! nanoseconds, clocks are seconds after `request_start`.
+//! Absent means not known; nothing is guessed. Durations are seconds, `started_at` and `ended_at` are
+//! RFC 3339 with nanoseconds, clocks are seconds after `request_start`.
 
 use std::net::SocketAddr;
 
@@ -47,6 +47,18 @@ impl Outcome {
         Self::Unterminated,
         Self::Unknown,
     ];
+
+    /// Whether the server let the client down.
+    pub const fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::Rejected
+                | Self::ServerError
+                | Self::StreamError
+                | Self::AbortedByServer
+                | Self::Unterminated
+        )
+    }
 
     /// The word used in records and metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -109,6 +121,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All roles.
+    pub const ALL: [Self; 4] = [Self::Server, Self::Gateway, Self::Sidecar, Self::Prefill];
+
     /// The word used in records and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -278,6 +293,9 @@ pub struct RequestRecord {
     /// Wall-clock time of `request_start`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
+    /// Wall-clock time at which it was known to be over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
     /// Node that the observer runs on.
     pub node: String,
     /// Kubernetes namespace; empty outside Kubernetes.

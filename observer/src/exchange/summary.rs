@@ -14,8 +14,9 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
-/// Builds the record. Who the process is, and where, is not known here: enrichment adds it.
-pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
+/// Builds the record of an exchange that ended at this time. Who the process is, and where, is not known here:
+/// enrichment adds it.
+pub(super) fn record(exchange: Exchange, context: &Context, end: u64) -> RequestRecord {
     let start = exchange.times.request_start;
     let after =
         |time: Option<u64>| time.map(|time| round(time.wrapping_sub(start).cast_signed() as f64 / 1e9));
@@ -56,6 +57,7 @@ pub(super) fn record(exchange: Exchange, context: &Context) -> RequestRecord {
         response_id: exchange.response_id,
         trace_id: field(request_fields, "traceparent").and_then(|value| trace_id(&value)),
         started_at: wall(context.clock, start),
+        ended_at: wall(context.clock, end),
         pid: exchange.tgid,
         provider: provider.map(Into::into),
         role: if exchange.request.prefill_only { Role::Prefill } else { Role::Server },

@@ -32,6 +32,20 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All operations.
+    pub const ALL: [Self; 10] = [
+        Self::Chat,
+        Self::TextCompletion,
+        Self::GenerateContent,
+        Self::Embeddings,
+        Self::Rerank,
+        Self::Score,
+        Self::Classify,
+        Self::Pooling,
+        Self::Infer,
+        Self::Unknown,
+    ];
+
     /// The word used in records and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {

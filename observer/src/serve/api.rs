@@ -1,110 +1,102 @@
-//! `/api`: who may ask, and streams of what happens.
+//! `/api`: questions, and their answers as lines of JSON.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::Next;
+use axum::extract::{Query as Pairs, RawQuery, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::listener::Peer;
-use super::{AppState, Feed, STREAMS};
+use super::{AppState, Feed, Lines, Question, STREAMS};
+use crate::recent::{Asked, Query};
 
-/// Lets only loopback peers through.
-pub(super) async fn guard(
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match refusal(peer, request.headers()) {
-        None => next.run(request).await,
-        Some(why) => (StatusCode::FORBIDDEN, why).into_response(),
-    }
-}
+/// What is asked for, as names and values.
+type Parameters = Result<Pairs<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
-/// Why a request to `/api` is refused, if it is.
-///
-/// The name in `Host` counts too: without it, a web page could reach the API from a browser on this machine
-/// by a name of its own that resolves to 127.0.0.1.
-fn refusal(peer: SocketAddr, headers: &HeaderMap) -> Option<String> {
-    if !peer.ip().to_canonical().is_loopback() {
-        return Some(format!(
-            "/api answers to this machine only, and {} is another: ask from the node itself, or forward the port \
-             to it (kubectl port-forward, ssh -L)\n",
-            peer.ip()
-        ));
-    }
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if is_local_name(host) {
-        return None;
-    }
-    Some(
-        "/api answers to the names localhost, 127.0.0.1 and [::1] only: use one of them in the URL\n"
-            .to_owned(),
-    )
-}
-
-fn is_local_name(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
+/// Finished requests, one JSON record per line: those that a question is about and then a trailer, or those that end
+/// from now on. A follower that was too slow gets `{"lagged":N}` in place of the N records that it missed.
+pub(super) async fn requests(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+    let question = match question(Asked::Requests, raw, pairs) {
+        Ok(question) => question,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
     };
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let permit = if question.query.follow {
+        match place(&state) {
+            None => return full(),
+            permit => permit,
+        }
+    } else {
+        turn(&state.questions).await
+    };
+    let Some(api) = &state.sources.api else { return StatusCode::NOT_FOUND.into_response() };
+    let lines = api.requests(question).await;
+    answer(&state, lines, permit)
+}
+
+/// Who is served how, one JSON row per line, and then a trailer.
+pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+    match question(Asked::Top, raw, pairs) {
+        Ok(question) => {
+            let permit = turn(&state.questions).await;
+            let Some(api) = &state.sources.api else { return StatusCode::NOT_FOUND.into_response() };
+            let lines = api.top(question).await;
+            answer(&state, lines, permit)
+        }
+        Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+    }
 }
 
 /// Streams what a feed tells, one JSON record per line, from now on. A follower that was too slow gets
 /// `{"lagged":N}` in place of the N records that it missed.
 pub(super) fn follow(state: &AppState, feed: &Feed) -> Response {
-    let Ok(permit) = Arc::clone(&state.streams).try_acquire_owned() else {
-        let why = format!("{STREAMS} streams are open already: close one\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
-    };
-    let open = (feed.follow(), state.stop.clone(), permit);
+    let Some(permit) = place(state) else { return full() };
+    let lines = stream::unfold(feed.follow(), async |mut lines| match lines.recv().await {
+        Ok(line) => Some((line, lines)),
+        Err(RecvError::Lagged(missed)) => Some((Bytes::from(format!("{{\"lagged\":{missed}}}\n")), lines)),
+        Err(RecvError::Closed) => None,
+    });
+    answer(state, lines.boxed(), Some(permit))
+}
+
+/// A place among the streams, if there is one.
+fn place(state: &AppState) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(&state.streams).try_acquire_owned().ok()
+}
+
+fn full() -> Response {
+    let why = format!("{STREAMS} streams are open already: close one\n");
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+}
+
+fn question(asked: Asked, RawQuery(raw): RawQuery, pairs: Parameters) -> Result<Question, String> {
+    let Pairs(pairs) = pairs.map_err(|rejection| {
+        format!("{rejection}; write parameters as name=value, with & between, and %XX for other characters\n")
+    })?;
+    let query = Query::parse(asked, &pairs).map_err(|bad| format!("{bad}\n"))?;
+    Ok(Question { query, text: raw.unwrap_or_default() })
+}
+
+/// Waits until few enough questions are being answered. Those who wait are bounded as connections are.
+async fn turn(questions: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    // An error would mean that the semaphore was closed, and nobody closes it.
+    Arc::clone(questions).acquire_owned().await.ok()
+}
+
+fn answer(state: &AppState, lines: Lines, permit: Option<OwnedSemaphorePermit>) -> Response {
+    let open = (lines, state.stop.clone(), permit);
     let lines = stream::unfold(open, |(mut lines, mut stop, permit)| async move {
         let line = tokio::select! {
             // What was told before the end is told.
             biased;
-            received = lines.recv() => match received {
-                Ok(line) => line,
-                Err(RecvError::Lagged(missed)) => Bytes::from(format!("{{\"lagged\":{missed}}}\n")),
-                Err(RecvError::Closed) => return None,
-            },
+            line = lines.next() => line?,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         Some((Ok::<_, Infallible>(line), (lines, stop, permit)))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_by_its_own_names() {
-        let headers = |host: &str| HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
-        let refusal = |peer: &str, host: &str| refusal(peer.parse().unwrap(), &headers(host));
-        for (peer, host) in [
-            ("127.0.0.1:5", "127.0.0.1:9842"),
-            ("127.8.0.1:5", "localhost:9842"),
-            ("[::1]:5", "[::1]:9842"),
-            ("[::ffff:127.0.0.1]:5", "LOCALHOST"),
-        ] {
-            assert_eq!(refusal(peer, host), None, "{peer} {host}");
-        }
-        let why = refusal("10.0.0.7:5", "localhost").unwrap();
-        assert!(why.contains("10.0.0.7") && why.contains("port-forward"), "{why}");
-        assert!(refusal("[2001:db8::1]:5", "localhost").is_some());
-        for host in ["rebound.example:9842", "", "127.0.0.1.rebound.example", "10.0.0.1:9842"] {
-            assert!(refusal("127.0.0.1:5", host).unwrap().contains("localhost"), "{host}");
-        }
-    }
 }

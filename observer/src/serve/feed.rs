@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-/// Where finished requests or events of Kubernetes are published. Cheap to clone; publishing never blocks.
+/// Where events of Kubernetes are published. Cheap to clone; publishing never blocks.
 ///
 /// Each follower may lag by as many records as the feed holds; what it misses beyond is told to it.
 #[derive(Clone, Debug)]

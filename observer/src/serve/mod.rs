@@ -1,14 +1,18 @@
 //! The HTTP endpoint of both roles.
 //!
-//! In: a function that renders a scrape, a flag that says when the role is ready, and what happens, as it happens
-//! ([`Feed`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and `/api/v1/…`, live streams of one JSON record
-//! per line, for loopback peers only.
+//! In: a function that renders a scrape, a flag that says when the role is ready, what happens, as it happens
+//! ([`Feed`]), and whoever answers questions ([`Api`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and
+//! `/api/v1/…`, lines of JSON, for loopback peers and for those who present the token ([`TokenFile`]).
 //!
-//! Bounded: connections, streams, the backlog of each stream, and the time that a shutdown waits.
+//! Bounded: connections, streams, questions, the backlog of each stream, and the time that a shutdown waits.
 
 mod api;
 mod feed;
+mod guard;
 mod listener;
+mod node;
+mod requests;
+mod token;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,10 +25,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 pub use feed::Feed;
+pub use node::{NodeApi, RunningNow};
+pub use requests::RequestFeed;
+pub use token::{Token, TokenFile};
+
+use crate::recent::Query;
 
 use listener::{Limited, Peer};
 
@@ -36,6 +48,9 @@ const GRACE: Duration = Duration::from_millis(400);
 
 /// Streams of `/api` at a time.
 const STREAMS: usize = 32;
+
+/// Questions of `/api` that are being answered at a time; others wait.
+const QUESTIONS: usize = 8;
 
 /// Why the endpoint cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +91,26 @@ fn remedy(cause: &io::Error) -> &'static str {
 /// Renders a scrape, or says why it cannot. Called on a thread that may block.
 pub type RenderMetrics = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
+/// A question, as it was asked and as it is meant.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// What it means.
+    pub query: Query,
+    /// The parameters of the URL, to be passed on.
+    pub text: String,
+}
+
+/// Lines of JSON, each with its end.
+pub type Lines = BoxStream<'static, Bytes>;
+
+/// Whoever answers. Each answer but that to a follower ends with a trailer ([`crate::recent::Trailer`]).
+pub trait Api: Send + Sync {
+    /// Finished requests.
+    fn requests(&self, question: Question) -> BoxFuture<'static, Lines>;
+    /// Who is served how.
+    fn top(&self, question: Question) -> BoxFuture<'static, Lines>;
+}
+
 /// What is served.
 #[derive(Clone)]
 pub struct Sources {
@@ -87,12 +122,17 @@ pub struct Sources {
     pub not_ready: &'static str,
     /// What is told at `/api/v1/`, by name.
     pub feeds: Vec<(&'static str, Feed)>,
+    /// Who answers questions.
+    pub api: Option<Arc<dyn Api>>,
+    /// The token that others than loopback peers have to present.
+    pub token: Arc<TokenFile>,
 }
 
 #[derive(Clone)]
 struct AppState {
     sources: Sources,
     streams: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 }
 
@@ -141,7 +181,8 @@ impl Server {
     ) -> Result<(), ServeError> {
         let (stop_sender, stop) = watch::channel(false);
         let mut stopped = stop.clone();
-        let state = AppState { sources, streams: Arc::new(Semaphore::new(STREAMS)), stop };
+        let [streams, questions] = [STREAMS, QUESTIONS].map(|most| Arc::new(Semaphore::new(most)));
+        let state = AppState { sources, streams, questions, stop };
         let service = router(state).into_make_service_with_connect_info::<Peer>();
         let serving = axum::serve(Limited::new(self.listener), service).with_graceful_shutdown(async move {
             shutdown.await;
@@ -170,7 +211,10 @@ fn router(state: AppState) -> Router {
         let follow = move |State(state): State<AppState>| std::future::ready(api::follow(&state, &feed));
         api = api.route(&format!("/v1/{name}"), get(follow));
     }
-    let api = api.layer(middleware::from_fn(api::guard));
+    if state.sources.api.is_some() {
+        api = api.route("/v1/requests", get(api::requests)).route("/v1/top", get(api::top));
+    }
+    let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))

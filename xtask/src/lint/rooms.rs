@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 16] = [
+const ROAD: [&str; 17] = [
     "connection",
     "http",
     "body",
@@ -26,14 +26,26 @@ const ROAD: [&str; 16] = [
     "engines",
     "estimate",
     "slo",
+    "recent",
     "export",
     "serve",
     "cli",
 ];
 
 /// Rooms without IO and without a clock.
-const CORE: [&str; 10] =
-    ["connection", "http", "body", "llm", "exchange", "pipeline", "pods", "enrich", "estimate", "slo"];
+const CORE: [&str; 11] = [
+    "connection",
+    "http",
+    "body",
+    "llm",
+    "exchange",
+    "pipeline",
+    "pods",
+    "enrich",
+    "estimate",
+    "slo",
+    "recent",
+];
 
 /// A file of another room that keeps the core's rule.
 const CORE_FILE: &str = "observer/src/recording/mask.rs";

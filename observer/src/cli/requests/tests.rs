@@ -67,15 +67,23 @@ impl Write for Handover {
 
 #[tokio::test]
 async fn a_real_endpoint_is_followed_live() {
-    use crate::serve::{Feed, Server, Sources};
+    use crate::serve::{NodeApi, RequestFeed, Server, Sources};
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let args = args(server.address().to_string(), false);
-    let requests = Feed::new(8);
+    let requests = RequestFeed::new(8, 1 << 20, 0);
+    let api = NodeApi {
+        node: "a".to_owned(),
+        feed: requests.clone(),
+        running: std::sync::Arc::new(Vec::new),
+        wall: || 0,
+    };
     let sources = Sources {
         metrics: std::sync::Arc::new(|| Ok(String::new())),
         ready: std::sync::Arc::default(),
         not_ready: "",
-        feeds: vec![("requests", requests.clone())],
+        feeds: Vec::new(),
+        api: Some(std::sync::Arc::new(api)),
+        token: std::sync::Arc::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = std::thread::spawn(move || {
@@ -83,8 +91,7 @@ async fn a_real_endpoint_is_followed_live() {
         let follower =
             std::thread::spawn(move || follow(&args, false, Handover(Vec::new(), sender), io::sink()));
         assert!(texts.recv().unwrap().starts_with("TIME"));
-        let record: RequestRecord = serde_json::from_str(&record_line()).unwrap();
-        requests.publish(&record).unwrap();
+        requests.publish(serde_json::from_str(&record_line()).unwrap(), 0);
         assert!(texts.recv().unwrap().contains("vllm"), "a request is shown while the stream is open");
         stop.send(()).unwrap();
         follower.join().unwrap()

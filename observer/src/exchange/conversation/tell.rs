@@ -38,6 +38,6 @@ pub(super) fn finish(mut exchange: Exchange, context: &Context, time: u64, out: 
     if exchange.started {
         requested(&mut exchange, out);
         let id = exchange.id;
-        out(Observation::Finished { id, record: Box::new(summary::record(exchange, context)) });
+        out(Observation::Finished { id, record: Box::new(summary::record(exchange, context, time)) });
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use observer_ebpf::Counter;
 
@@ -33,6 +33,10 @@ const UPSTREAM: &str = "\
 const CONNECTIONS: &str = "Connections that are followed now, by state.";
 const PROCESSES: &str = "Processes that accept connections or listen, by whether they are observed: observed, out_of_scope, \
                          undecided (of a pod of which nobody tells yet; not observed meanwhile).";
+const RECENT: &str = "Finished requests that are remembered for /api/v1/requests.";
+const RECENT_BYTES: &str = "Bytes that remembered requests take; at most api.recent.";
+const FORGOTTEN: &str =
+    "Finished requests that were forgotten, the oldest first, because there was no more room.";
 const PROBE: &str = "1 for each probe, by whether it is attached or absent.";
 const MISSED: &str = "Runs of a probe that the kernel says it skipped.";
 const BUILD: &str = "1, with the version of the observer and the commit of the OpenTelemetry GenAI semantic \
@@ -109,6 +113,18 @@ pub(super) fn families(
         processes.with_label_values(&[state]).set(*count as i64);
     }
     families.extend(processes.collect());
+
+    let [requests, bytes, forgotten] = stats.recent;
+    for (name, help, value) in
+        [("observer_recent_requests", RECENT, requests), ("observer_recent_bytes", RECENT_BYTES, bytes)]
+    {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(value as i64);
+        families.extend(gauge.collect());
+    }
+    let counter = IntCounter::new("observer_recent_requests_forgotten_total", FORGOTTEN)?;
+    counter.inc_by(forgotten);
+    families.extend(counter.collect());
 
     let info = IntGaugeVec::new(Opts::new("observer_probe_info", PROBE), &["probe", "mode"])?;
     let missed = IntCounterVec::new(Opts::new("observer_probe_missed_total", MISSED), &["probe"])?;

@@ -9,7 +9,8 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGaugeVec, Opts};
 
-use crate::exchange::{ExchangeId, Phase};
+use crate::exchange::{ExchangeId, Phase, Role};
+use crate::recent;
 
 use super::child::{Child, IN_FLIGHT, OLDEST};
 
@@ -56,6 +57,24 @@ impl InFlight {
     /// Forgets the sets of labels of a container that is gone.
     pub(super) fn forget(&mut self, mut gone: impl FnMut(&[String]) -> bool) {
         self.seen.retain(|labels| !gone(labels));
+    }
+
+    /// What runs, by whose it is, the model and the role.
+    pub(super) fn running(&self) -> Vec<recent::Running> {
+        let mut counts: HashMap<&[String], u64> = HashMap::new();
+        for running in self.running.values() {
+            *counts.entry(running.labels.as_slice()).or_default() += 1;
+        }
+        let row = |(labels, requests): (&[String], u64)| {
+            let [namespace, pod, container, _, _, model, role] = labels else { return None };
+            Some(recent::Running {
+                whose: [namespace, pod, container].map(String::clone),
+                model: model.clone(),
+                role: Role::ALL.into_iter().find(|known| known.as_str() == role)?,
+                requests,
+            })
+        };
+        counts.into_iter().filter_map(row).collect()
     }
 
     /// Both gauges at this monotonic time.

@@ -30,6 +30,7 @@ use crate::config::{MetricsConfig, MetricsProfile};
 use crate::engines::Told;
 use crate::enrich::{Identities, Identity};
 use crate::exchange::{ExchangeId, Observation, Operation, Phase, RequestRecord};
+use crate::recent::Running;
 use crate::slo::Objective;
 use crate::telemetry::AgentStats;
 
@@ -239,6 +240,11 @@ impl RequestMetrics {
 }
 
 impl Scrape {
+    /// Requests that have not ended, under the names that labels have: the model `other` takes what is beyond the caps.
+    pub fn running(&self) -> Vec<Running> {
+        self.shared.in_flight().running()
+    }
+
     /// One scrape in text format, at this monotonic time in nanoseconds.
     ///
     /// # Errors

@@ -162,6 +162,7 @@ fn one_of_everything() -> (Bench, AgentStats) {
         dropped: BTreeMap::from([("malformed", 2)]),
         connections: BTreeMap::from([("llm", 3), ("ignored", 1)]),
         upstream: [("matched", 6), ("ambiguous", 1), ("alone", 2)],
+        recent: [3, 4096, 12],
         probes: vec![
             Probe { name: "raw_tp/sys_enter".to_owned(), attached: true, missed: 5 },
             Probe { name: "sk_data_ready".to_owned(), attached: false, missed: 0 },
@@ -172,6 +173,15 @@ fn one_of_everything() -> (Bench, AgentStats) {
         *value = 100 + at as u64;
     }
     (bench, stats)
+}
+
+#[test]
+fn what_runs_is_told_by_whose_it_is() {
+    let (bench, _) = one_of_everything();
+    let mut running = bench.scrape.running();
+    running.sort_by_key(|running| running.whose.clone());
+    let told: Vec<_> = running.iter().map(|one| (one.whose.join("/"), &*one.model, one.requests)).collect();
+    assert_eq!(told, [("ml/llm-1/server".to_owned(), "", 2)]);
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! One order for the requests of all nodes.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use crate::exchange::RequestRecord;
+
+/// The place of a request: by its end, and where that does not decide by node and id, which together name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// When it ended, nanoseconds since 1970.
+    pub time: i64,
+    /// Its node.
+    pub node: String,
+    /// Its id on that node.
+    pub id: String,
+}
+
+impl Position {
+    /// Of a record that says when it ended.
+    pub fn of(record: &RequestRecord) -> Option<Self> {
+        Some(Self::at(nanos(record.ended_at.as_deref()?.parse().ok()?), record))
+    }
+
+    /// Of a record that ended at this time.
+    pub fn at(time: i64, record: &RequestRecord) -> Self {
+        Self { time, node: record.node.clone(), id: record.id.clone() }
+    }
+}
+
+/// A time as positions bear it: those before 1678 and after 2262 become the first and the last.
+pub(super) fn nanos(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(match time.cmp(&Timestamp::UNIX_EPOCH) {
+        Ordering::Less => i64::MIN,
+        _ => i64::MAX,
+    })
+}
+
+/// As a cursor: time, node and id.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.time, self.node, self.id)
+    }
+}
+
+/// The text is no cursor.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoCursor;
+
+impl FromStr for Position {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let (time, rest) = text.split_once(',').ok_or(NoCursor)?;
+        // The id is hexadecimal; whatever a node calls itself is left of the last comma.
+        let (node, id) = rest.rsplit_once(',').ok_or(NoCursor)?;
+        let time = time.parse().map_err(|_no_number| NoCursor)?;
+        Ok(Self { time, node: node.to_owned(), id: id.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_come_back() {
+        let record = RequestRecord {
+            node: "node-a,b".to_owned(),
+            id: "1f-0".to_owned(),
+            ended_at: Some("2026-03-01T12:00:00.000000001Z".to_owned()),
+            ..RequestRecord::default()
+        };
+        let position = Position::of(&record).unwrap();
+        assert_eq!(position.time % 1_000_000_000, 1);
+        assert_eq!(position.to_string().parse(), Ok(position));
+        for text in ["", "1", "1,a", "x,a,b"] {
+            assert_eq!(text.parse::<Position>(), Err(NoCursor), "{text}");
+        }
+        assert_eq!(Position::of(&RequestRecord::default()), None);
+    }
+}

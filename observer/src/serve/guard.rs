@@ -1,0 +1,146 @@
+//! Who may ask `/api`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::AppState;
+use super::listener::Peer;
+use super::token::TokenFile;
+
+/// Lets loopback peers through, and others that present the token.
+pub(super) async fn guard(
+    State(state): State<AppState>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match refusal(peer, request.headers(), &state.sources.token) {
+        None => next.run(request).await,
+        Some((StatusCode::UNAUTHORIZED, why)) => {
+            let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
+            (StatusCode::UNAUTHORIZED, challenge, why).into_response()
+        }
+        Some(refused) => refused.into_response(),
+    }
+}
+
+/// Why a request to `/api` is refused, if it is.
+///
+/// The name in `Host` counts too: without it, a web page could reach the API from a browser on this machine
+/// by a name of its own that resolves to 127.0.0.1. The token it does not know.
+fn refusal(peer: SocketAddr, headers: &HeaderMap, token: &TokenFile) -> Option<(StatusCode, String)> {
+    let text =
+        |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let is_here = peer.ip().to_canonical().is_loopback();
+    if is_here && is_local_name(text(header::HOST)) {
+        return None;
+    }
+    let presented = text(header::AUTHORIZATION);
+    if !presented.is_empty() && token.admits(presented) {
+        return None;
+    }
+    if is_here {
+        let why = "/api answers to the names localhost, 127.0.0.1 and [::1] only, unless it is shown the token of \
+                   api.token_file: use one of them in the URL\n";
+        return Some((StatusCode::FORBIDDEN, why.to_owned()));
+    }
+    let peer = peer.ip();
+    if token.is_named() {
+        let why = format!(
+            "/api answers to other machines, and {peer} is one, if they present the token of api.token_file \
+             (Authorization: Bearer …, or --token-file)\n"
+        );
+        return Some((StatusCode::UNAUTHORIZED, why));
+    }
+    let why = format!(
+        "/api answers to this machine only, and {peer} is another: ask from the node itself, forward the port to it \
+         (kubectl port-forward, ssh -L), or set api.token_file\n"
+    );
+    Some((StatusCode::FORBIDDEN, why))
+}
+
+fn is_local_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: [(&str, &str); 4] = [
+        ("127.0.0.1:5", "127.0.0.1:9842"),
+        ("127.8.0.1:5", "localhost:9842"),
+        ("[::1]:5", "[::1]:9842"),
+        ("[::ffff:127.0.0.1]:5", "LOCALHOST"),
+    ];
+
+    /// The status and the reason of a refusal.
+    fn refused(peer: &str, host: &str, header: Option<&str>, token: &TokenFile) -> Option<(u16, String)> {
+        let mut headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+        headers.extend(header.map(|value| (header::AUTHORIZATION, value.parse().unwrap())));
+        refusal(peer.parse().unwrap(), &headers, token).map(|(status, why)| (status.as_u16(), why))
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_by_its_own_names() {
+        let none = TokenFile::default();
+        for (peer, host) in HERE {
+            assert_eq!(refused(peer, host, None, &none), None, "{peer} {host}");
+        }
+        for header in [None, Some("Bearer "), Some("Bearer x")] {
+            let (status, why) = refused("10.0.0.7:5", "localhost", header, &none).unwrap();
+            assert_eq!(status, 403);
+            assert!(
+                why.contains("10.0.0.7") && why.contains("port-forward") && why.contains("api.token_file"),
+                "{why}"
+            );
+        }
+        assert!(refused("[2001:db8::1]:5", "localhost", None, &none).is_some());
+        for host in ["rebound.example:9842", "", "127.0.0.1.rebound.example", "10.0.0.1:9842"] {
+            let (status, why) = refused("127.0.0.1:5", host, None, &none).unwrap();
+            assert!(status == 403 && why.contains("localhost"), "{host}: {why}");
+        }
+    }
+
+    #[test]
+    fn with_a_token_every_combination() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let token = TokenFile::at(Some(path.clone()));
+        let (good, bad) = (Some("Bearer right"), Some("Bearer wrong"));
+        let status = |peer, host, header| refused(peer, host, header, &token).map(|(status, _)| status);
+        for there in [false, true] {
+            if there {
+                std::fs::write(&path, "right\n").unwrap();
+            }
+            for (peer, host) in HERE {
+                for header in [None, good, bad] {
+                    assert_eq!(status(peer, host, header), None, "this machine needs none: {peer} {host}");
+                }
+            }
+            let with = |refusal| if there { None } else { Some(refusal) };
+            for host in ["10.0.0.1:9842", "observer-agent", "localhost"] {
+                assert_eq!(status("10.0.0.7:5", host, None), Some(401));
+                assert_eq!(status("10.0.0.7:5", host, bad), Some(401));
+                assert_eq!(status("10.0.0.7:5", host, good), with(401), "{there} {host}");
+            }
+            assert_eq!(status("127.0.0.1:5", "rebound.example", bad), Some(403));
+            assert_eq!(status("127.0.0.1:5", "rebound.example", good), with(403));
+        }
+        let (_, why) = refused("10.0.0.7:5", "x", bad, &token).unwrap();
+        assert!(
+            why.contains("Authorization: Bearer") && !why.contains("right") && !why.contains("wrong"),
+            "{why}"
+        );
+    }
+}
