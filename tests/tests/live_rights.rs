@@ -1,15 +1,13 @@
-//! What the service accounts may do is what the program does: no more, no less.
+//! What the agent's service account may do is what the agent does: no more, no less.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use observer::capture::monotonic;
 use observer_tests::{
-    agent::{Running, observer, wait_for},
-    apiserver::{ApiServer, Grant, LEADER_WORKER_SETS, granted, objects},
+    agent::wait_for,
+    apiserver::{ApiServer, Grant, granted, objects},
     deploy::rights,
     live::privileged,
     node::{Cluster, NODE},
-    workload::quiet,
 };
 use rustix::process::Signal;
 
@@ -51,27 +49,4 @@ fn the_agent_uses_every_right_that_it_has_and_no_other() {
     });
     assert_eq!(used(&cluster.api), granted(&rules));
     agent.end(Signal::TERM).assert_prompt("SIGTERM");
-}
-
-#[test]
-fn the_cluster_role_uses_every_right_that_it_has_and_no_other() {
-    let Some(rules) = rights("observer-cluster") else { return };
-    let (api, folder) = (ApiServer::start(), tempfile::tempdir().expect("a folder"));
-    api.kubeconfig(&folder.path().join("kubeconfig"));
-    api.install(LEADER_WORKER_SETS);
-    api.accept(observer_tests::apiserver::TOKEN, "system:serviceaccount:observer:observer-cluster");
-    api.enforce(&rules);
-    let kubeconfig = format!("kubernetes.kubeconfig={}", folder.path().join("kubeconfig").display());
-    let settings = ["--set", &kubeconfig, "--set", "cluster.namespace=observer"];
-    let cluster = Running::start(observer(["cluster", "--listen", "127.0.0.1:0"].iter().chain(&settings)));
-    let wanted = granted(&rules);
-    let begin = monotonic();
-    // The lease is renewed every few seconds.
-    while used(&api) != wanted {
-        let (unused, used) = (wanted.difference(&used(&api)).cloned().collect::<Vec<_>>(), used(&api));
-        assert!(monotonic() - begin < 20_000_000_000, "unused {unused:?}; used {used:?}; {}", cluster.log());
-        quiet(Duration::from_millis(100));
-    }
-    assert!(cluster.end(Signal::TERM).status.success());
-    assert_eq!(used(&api), wanted, "with the release of the lease");
 }
