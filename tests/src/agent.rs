@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::workload::folder;
 
 /// Far longer than anything takes, unless it never comes.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// A line for a test's output: figures that are worth reading.
 pub fn report(what: &str, took: Duration) {
