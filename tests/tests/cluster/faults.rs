@@ -11,7 +11,6 @@ use observer_tests::{
     },
 };
 use rustix::process::Signal;
-use serde_json::json;
 
 use crate::{World, wait_for_value, within};
 
