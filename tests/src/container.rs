@@ -78,12 +78,15 @@ fn path(path: &Path) -> String {
 
 fn config(command: &[String], cgroup: &str, python: &Path) -> Value {
     let bound = HOST.iter().map(PathBuf::from).filter(|host| host.exists()).chain([python.to_owned()]);
-    let mut mounts: Vec<Value> = bound
-        .map(|host| json!({"destination": host, "type": "bind", "source": host, "options": ["rbind", "ro"]}))
-        .collect();
-    mounts.push(json!({"destination": "/proc", "type": "proc", "source": "proc"}));
-    mounts.push(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}));
-    mounts.push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}));
+    // In this order: a folder of the host may be below /tmp.
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+        json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}),
+    ];
+    mounts.extend(bound.map(
+        |host| json!({"destination": host, "type": "bind", "source": host, "options": ["rbind", "ro"]}),
+    ));
     json!({
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs"},

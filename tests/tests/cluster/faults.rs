@@ -1,18 +1,84 @@
 //! What goes wrong with an API server, and what is told meanwhile.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use observer::capture::monotonic;
 use observer_tests::{
     agent::wait_for,
     apiserver::{
         Fault, TOKEN, USER,
-        objects::{self, Replicas},
+        objects::{self, Event, Replicas, ago},
     },
 };
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::{World, wait_for_value, within};
+
+#[test]
+fn the_end_is_exact_after_fifty_restarts_under_churn() {
+    let mut world = World::start();
+    let replica = world.replica(&[]);
+    wait_for("the watches", || (world.api.watches("events") == 1).then_some(()));
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: u32| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % u64::from(below)) as u32
+    };
+    let (mut deployments, mut events) = (BTreeMap::new(), BTreeMap::<String, u32>::new());
+    for round in 0..50 {
+        for _ in 0..10 {
+            let name = format!("d{}", next(40));
+            if next(3) == 0 {
+                world.api.delete("deployments", "ml", &name);
+                deployments.remove(&name);
+            } else {
+                let replicas = next(9);
+                world.api.put(objects::deployment("ml", &name, Replicas::all(replicas)));
+                deployments.insert(name, replicas);
+            }
+            let about = format!("p{}", next(40));
+            let count = events.entry(about.clone()).or_default();
+            *count += 1 + next(3);
+            let event = Event::new(("Pod", "ml", &about), "BackOff", "Back-off restarting").warning();
+            let mut event = Value::from(event.count(*count, &ago(Duration::ZERO)));
+            event["firstTimestamp"] = json!(ago(Duration::ZERO));
+            world.api.put(event);
+        }
+        world.api.stop();
+        if next(2) == 0 {
+            world.api.compact();
+        }
+        if round % 10 == 9 {
+            // Long enough to be noticed; mostly it is back before.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        world.api.restart();
+    }
+    let expected: u32 = events.values().sum();
+    let begin = monotonic();
+    within(Duration::from_mins(1), "the end state", || {
+        let metrics = replica.metrics();
+        let told =
+            |name: &str| metrics.value("llm_workload_replicas", &[("workload", name), ("state", "ready")]);
+        let exact = deployments.iter().all(|(name, replicas)| told(name) == Some(f64::from(*replicas)));
+        let many = metrics.0.matches("state=\"ready\"").count();
+        let counted = metrics.sum("llm_events_total", &[]).unwrap_or(0);
+        assert!(counted <= u64::from(expected), "{counted} events of {expected}: some counted twice");
+        (exact && many == deployments.len() && counted == u64::from(expected)).then_some(())
+    });
+    println!(
+        "{} deployments and {expected} events of 50 restarts exact after {:.1} s",
+        deployments.len(),
+        (monotonic() - begin) as f64 / 1e9
+    );
+    let metrics = replica.metrics();
+    let relists =
+        metrics.value("observer_kube_watch_lists_total", &[("resource", "deployments")]).expect("lists");
+    assert!(relists > 1.0, "it was never forgotten: {relists}");
+}
 
 #[test]
 fn one_resource_that_is_forbidden_hinders_no_other() {

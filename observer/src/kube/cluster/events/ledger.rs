@@ -107,7 +107,7 @@ impl Ledger {
             // Later whatever changed is new, whatever the clock of who tells it says.
             _ if first_list && !after(event.last) => 0,
             Some(before) => event.count.saturating_sub(before),
-            None if after(event.first) => event.count,
+            None if !first_list || after(event.first) => event.count,
             None => 1,
         };
         if new > 0 {
@@ -235,6 +235,16 @@ mod tests {
         assert_eq!(list(&ledger, &all), 4 + 3 + 1);
         assert_eq!(total(&ledger), 2 + 3 + 1 + 1 + 8);
         assert_eq!(ledger.len(), 4, "c was not told, so it is gone");
+    }
+
+    #[test]
+    fn after_the_first_list_all_is_new_however_coarse_its_clock() {
+        let ledger = Ledger::new(10);
+        ledger.begin_term(100);
+        list(&ledger, &[]);
+        // Times of events are whole seconds, rounded down: in the first one they are before the mark.
+        assert_eq!(ledger.note(&event("watched", 3, 99, 99)), 3);
+        assert_eq!(list(&ledger, &[event("watched", 3, 99, 99), event("listed", 2, 99, 99)]), 2);
     }
 
     #[test]
