@@ -8,10 +8,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -24,6 +28,9 @@ use crate::{
 
 /// Events that a slow follower may lag behind.
 const FEED: usize = 4096;
+
+/// Before it is tried again to watch, where no client could be made.
+const AGAIN: Duration = Duration::from_secs(5);
 
 const CLOCKS: Clocks = Clocks { monotonic, wall };
 
@@ -61,7 +68,12 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let connection = Connection::find(&config.kubernetes).await?.ok_or(ClusterError::Nowhere)?;
     let feed = Feed::new(FEED);
-    let cluster = Arc::new(Cluster::new(config.metrics.max_series, tell(feed.clone()), CLOCKS));
+    let cluster = Arc::new(Cluster::new(
+        config.kubernetes.scope.clone(),
+        config.metrics.max_series,
+        tell(feed.clone()),
+        CLOCKS,
+    ));
     let health = Health::of("leases", monotonic);
     let namespace = config.cluster.namespace.as_deref().unwrap_or(connection.namespace());
     let (mut candidate, leadership) = Candidate::new(
@@ -88,7 +100,7 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let working = async {
         tokio::select! {
             never = candidate.run(|| ready.store(true, Ordering::Release)) => never,
-            result = lead(&connection, &cluster, &leadership) => result?,
+            () = lead(&connection, &cluster, &leadership) => {}
             _ = interrupt.recv() => info!("SIGINT: stopping"),
             _ = terminate.recv() => info!("SIGTERM: stopping"),
         }
@@ -96,26 +108,30 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         // What was watched is not any more, so whoever takes the lease goes on from here.
         candidate.release().await;
         let _dropped_or_sent = stop.send(());
-        Ok::<_, ClusterError>(())
     };
-    let (served, worked) = tokio::join!(serving, working);
-    worked?;
-    Ok(served?)
+    tokio::pin!(serving);
+    tokio::select! {
+        // Not before it is told to, unless it cannot go on.
+        served = &mut serving => return Ok(served?),
+        () = working => {}
+    }
+    Ok(serving.await?)
 }
 
 /// Watches the cluster in each term.
-async fn lead(
-    connection: &Connection,
-    cluster: &Cluster,
-    leadership: &Leadership,
-) -> Result<(), ConnectError> {
+async fn lead(connection: &Connection, cluster: &Cluster, leadership: &Leadership) {
     let mut terms = leadership.terms();
-    loop {
-        // An error would mean that the candidate is gone, and then this ends with it.
-        let Ok(term) = terms.wait_for(Option::is_some).await.map(|term| *term) else { return Ok(()) };
+    // An error would mean that the candidate is gone, and then this ends with it.
+    while let Ok(term) = terms.wait_for(Option::is_some).await.map(|term| *term) {
         let mark = term.map_or(0, |term| term.since);
+        let watching = async {
+            if let Err(error) = cluster.watch(connection, mark).await {
+                warn!(%error, "the cluster is not watched; it is tried again");
+            }
+            sleep(AGAIN).await;
+        };
         tokio::select! {
-            result = cluster.watch(connection, mark) => result?,
+            () = watching => {}
             _ = terms.wait_for(Option::is_none) => {}
         }
         cluster.clear();

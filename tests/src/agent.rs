@@ -205,7 +205,9 @@ impl Agent {
 
     /// Status and body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        // Who does not answer fails the test, and does not hold it up.
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(LIMIT));
+        let agent = agent.build().new_agent();
         let mut answer =
             agent.get(format!("http://{}{path}", self.address)).call().expect("the agent answers");
         (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))

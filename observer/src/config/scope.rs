@@ -56,12 +56,16 @@ impl PodScope {
         labels: &BTreeMap<String, String>,
         annotations: &BTreeMap<String, String>,
     ) -> bool {
-        let any =
-            |patterns: &[String]| patterns.iter().any(|pattern| WildMatch::new(pattern).matches(namespace));
-        !any(&self.exclude)
-            && (self.include.is_empty() || any(&self.include))
+        self.admits_namespace(namespace)
             && self.selector.matches(labels)
             && annotations.get(&self.opt_out).is_none_or(|value| value != NO)
+    }
+
+    /// Whether anything of this namespace may be observed.
+    pub fn admits_namespace(&self, namespace: &str) -> bool {
+        let any =
+            |patterns: &[String]| patterns.iter().any(|pattern| WildMatch::new(pattern).matches(namespace));
+        !any(&self.exclude) && (self.include.is_empty() || any(&self.include))
     }
 
     /// Whether only what was named is observed, so that what is in no pod is not.

@@ -153,7 +153,7 @@ fn the_image_of_a_new_pods_container_was_there_after() {
     let created = ago(Duration::from_mins(2));
     let pod = |name: &str| Pod::new("ml", name).container("server", "vllm").created(&created);
     world.api.put(pod("llama-0").node("n1", &created));
-    wait_for_value(&replica, "observer_kube_objects", &[("resource", "pods")], 1.0);
+    wait_for_value(&replica, "observer_kube_objects", &[("resource", "pods_pending")], 1.0);
     let pulled = |name: &str, message: &str, after: u64| {
         let at = ago(Duration::from_secs(120 - after));
         let event = Event::new(("Pod", "ml", name), "Pulled", message).container("server").count(1, &at);
@@ -169,11 +169,50 @@ fn the_image_of_a_new_pods_container_was_there_after() {
     assert!((74.0..=76.0).contains(&seconds), "{seconds}");
     // It runs; a container that starts again pulls nothing that matters.
     world.api.put(pod("llama-0").node("n1", &created).running(&ago(NOW)));
-    wait_for_value(&replica, "observer_kube_objects", &[("resource", "pods")], 0.0);
+    wait_for_value(&replica, "observer_kube_objects", &[("resource", "pods_pending")], 0.0);
     world.api.put(pulled("llama-0", "Container image \"vllm\" already present on machine", 119));
     // Of a pod that was not seen to start nothing is told.
     world.api.put(pulled("unknown", "Successfully pulled image", 10));
     wait_for_value(&replica, "llm_events_total", &[("reason", "Pulled")], 3.0);
     assert_eq!(replica.metrics().value("llm_container_start_phase_seconds", &labels), Some(seconds));
     assert_eq!(replica.metrics().0.matches("\nllm_container_start_phase_seconds{").count(), 1);
+}
+
+#[test]
+fn events_of_pods_that_are_not_in_scope_are_not_told() {
+    let world = World::start();
+    let pod = |name: &str| {
+        Pod::new("ml", name).container("server", "vllm").node("n1", &ago(NOW)).running(&ago(NOW))
+    };
+    let out = |name: &str| pod(name).annotation("llm-observer/observe", "false");
+    world.api.put(out("out"));
+    world.api.put(pod("in"));
+    let replica = world.replica(&["kubernetes.namespaces.exclude=secret", "kubernetes.unknown=observe"]);
+    wait_for("the list of events", || (world.api.watches("events") > 0).then_some(()));
+    let told = replica.follow_feed("events");
+    let back_off = |namespace: &str, name: &str| {
+        put(
+            &world.api,
+            Event::new(("Pod", namespace, name), "BackOff", "said in public").count(1, &ago(NOW)),
+        );
+    };
+    back_off("ml", "out");
+    back_off("secret", "any");
+    put(&world.api, Event::new(("Deployment", "secret", "d"), "ScalingReplicaSet", "").count(1, &ago(NOW)));
+    // Its event comes before what says that it opted out; and one of which nothing is ever known.
+    back_off("ml", "late");
+    world.api.put(out("late"));
+    back_off("ml", "unknown");
+    back_off("ml", "in");
+    let labels = [("reason", "BackOff"), ("namespace", "ml")];
+    wait_for_value(&replica, "llm_events_total", &labels, 2.0);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(replica.metrics().sum("llm_events_total", &[]), Some(2));
+    let text = told.text();
+    assert!(!text.contains("out") && !text.contains("secret") && !text.contains("late"), "{text}");
+    // It opts in again.
+    world.api.put(pod("out"));
+    std::thread::sleep(Duration::from_millis(500));
+    put(&world.api, Event::new(("Pod", "ml", "out"), "BackOff", "said in public").count(2, &ago(NOW)));
+    wait_for_value(&replica, "llm_events_total", &labels, 3.0);
 }

@@ -188,12 +188,13 @@ fn pods_without_a_node_and_what_stands_in_their_way() {
         let seconds = metrics.value("llm_pod_unscheduled_seconds", &labels).expect("a pod that waits");
         assert!((300.0..330.0).contains(&seconds), "{name}: {seconds}");
     }
-    // Only pods that do not run yet are asked for.
-    let asked: Vec<_> =
-        world.api.requests().iter().filter(|seen| seen.request.is_for("pods")).cloned().collect();
-    assert!(asked.iter().all(|seen| seen.request.field_selector() == "status.phase=Pending"));
-    let objects = metrics.value("observer_kube_objects", &[("resource", "pods")]);
-    assert_eq!(objects, Some(3.0));
+    // Of pods that run only metadata is asked for.
+    for seen in world.api.requests().iter().filter(|seen| seen.request.is_for("pods")) {
+        let request = &seen.request;
+        assert!(request.metadata_only || request.field_selector() == "status.phase=Pending", "{request:?}");
+    }
+    let objects = |resource: &str| metrics.value("observer_kube_objects", &[("resource", resource)]);
+    assert_eq!((objects("pods"), objects("pods_pending")), (Some(4.0), Some(3.0)));
     // One finds a node, one is deleted.
     world.api.put(pod("waits").node("n1", &ago(Duration::ZERO)));
     world.api.delete("pods", "ml", "new");
@@ -273,4 +274,43 @@ fn series_have_a_bound_and_what_is_left_out_is_counted() {
     });
     let told = replica.metrics();
     assert_eq!(told.0.lines().filter(|line| line.starts_with("llm_")).count(), 100);
+}
+
+#[test]
+fn what_is_not_in_scope_is_not_told() {
+    let world = World::start();
+    for namespace in ["ml", "ml-secret", "web"] {
+        world.api.put(objects::deployment(namespace, "d", COUNTS));
+        world.api.put(objects::resource_quota(namespace, "q", &[("pods", "10", "1")]));
+        world.api.put(objects::autoscaler(namespace, "a", ("Deployment", "d"), (2, 8), 3, 8));
+        world.api.put(objects::limit_range(namespace, "l", &[("Pod", "max", "cpu", "2")]));
+        world.api.put(Pod::new(namespace, "waits").label("app", "vllm").container("server", "vllm"));
+    }
+    world.api.put(Pod::new("ml", "other").label("app", "web").container("server", "nginx"));
+    let out = Pod::new("ml", "out").label("app", "vllm").annotation("llm-observer/observe", "false");
+    world.api.put(out.container("server", "vllm"));
+    world.api.put(objects::node("n1", &[]));
+    let settings = [
+        "kubernetes.namespaces.include=ml*",
+        "kubernetes.namespaces.exclude=*-secret",
+        "kubernetes.selector=app=vllm",
+    ];
+    let replica = world.replica(&settings);
+    let metrics = wait_for("what is in scope", || {
+        let metrics = replica.metrics();
+        let families = [
+            "llm_workload_replicas",
+            "llm_resource_quota",
+            "llm_pod_unscheduled_seconds",
+            "llm_autoscaler_condition",
+            "llm_resource_limit_range",
+            "llm_resource_node_allocatable",
+        ];
+        families.iter().all(|family| metrics.0.contains(&format!("\n{family}{{"))).then_some(metrics)
+    });
+    let told: Vec<_> =
+        metrics.0.lines().filter(|line| line.starts_with("llm_") && !line.contains("node=")).collect();
+    assert!(told.iter().all(|line| line.contains("namespace=\"ml\"")), "{told:#?}");
+    let waiting = metrics.0.lines().filter(|line| line.starts_with("llm_pod_unscheduled_seconds{")).count();
+    assert_eq!(waiting, 1, "{}", metrics.0);
 }

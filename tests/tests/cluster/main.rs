@@ -4,7 +4,6 @@ mod election;
 mod events;
 mod faults;
 mod kinds;
-mod rights;
 mod scale;
 
 use std::{path::PathBuf, time::Duration};

@@ -32,7 +32,7 @@ const MEMORY: &str = "Memory that the container uses, page cache included, by it
 const WORKING_SET: &str = "Memory that the container uses without the file cache that can be dropped at once: what the \
                            kubelet evicts by.";
 pub(super) const START: &str = "Seconds from the creation of the pod, or from the end of the container's life before, to a phase of \
-                     the container's start: scheduled, initialized, started, exec, listening, first_success, first_token, \
+                     the container's start: scheduled, initialized, image_pulled (told by the cluster role), started, exec, listening, first_success, first_token, \
                      ready. Moments of the API server are whole seconds. What happened before the observer looked is absent.";
 
 const TOKEN: &str = "When the container generated its first token, as Unix time; absent unless it was seen to begin to listen.";

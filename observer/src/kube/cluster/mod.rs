@@ -6,22 +6,25 @@
 
 mod amounts;
 mod autoscalers;
-mod births;
 pub mod events;
+mod lingering;
 mod pending;
 mod replicas;
+mod scoped;
 mod table;
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
-use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1 as core};
+use k8s_openapi::api::core::v1 as core;
 use kube::{
     Api, Resource,
-    core::{ApiResource, DynamicObject, GroupVersionKind},
+    core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
     runtime::watcher::Config,
 };
 use serde::de::DeserializeOwned;
+use tokio::{sync::watch, time::timeout};
+use tracing::warn;
 
 pub use amounts::{Capacity, Limits, Quota};
 pub use autoscalers::{Autoscaler, BOUNDS};
@@ -30,9 +33,10 @@ pub use replicas::{Replicas, STATES};
 pub use table::{Place, Table};
 
 use self::{
-    births::Births,
-    events::{Events, Ledger, Pulls, Tally, Tell},
+    events::{Desk, Events, Ledger, Pulls, Tally, Tell},
+    lingering::Lingering,
     pending::Pending,
+    scoped::Scoped,
     table::Keeper,
 };
 use super::{
@@ -41,10 +45,12 @@ use super::{
     health::{Health, Snapshot},
     watch::keep,
 };
+use crate::config::PodScope;
 
-/// What is watched, by plural names.
-const RESOURCES: [&str; 11] = [
+/// What is watched, by plural names; pods twice: metadata of all, and whole those that do not run yet.
+const RESOURCES: [&str; 12] = [
     "pods",
+    "pods_pending",
     "events",
     "deployments",
     "statefulsets",
@@ -56,6 +62,20 @@ const RESOURCES: [&str; 11] = [
     "limitranges",
     "nodes",
 ];
+
+/// Pods that do not run yet, of which the creation is remembered, and for how long after they do. Not for longer, because
+/// later their containers start again.
+const STARTING: usize = 20_000;
+/// See there.
+const STARTED: u64 = 60_000_000_000;
+
+/// Pods of which it is remembered whether they may be told of, and for how long after they are gone.
+const PODS: usize = 200_000;
+/// See there.
+const GONE: u64 = 600_000_000_000;
+
+/// How long events wait for the first list of pods.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is known of the cluster. Shared by who watches and who tells.
 pub struct Cluster {
@@ -69,7 +89,9 @@ pub struct Cluster {
     limits: Table<Limits>,
     nodes: Table<Capacity>,
     unscheduled: Table<Unscheduled>,
-    births: Births,
+    births: Lingering<u64>,
+    verdicts: Lingering<bool>,
+    scope: Arc<PodScope>,
     ledger: Ledger,
     pulls: Pulls,
     tell: Tell,
@@ -103,8 +125,8 @@ pub struct Told {
 }
 
 impl Cluster {
-    /// Nothing is known yet. Events are counted apart by at most so many `tallies`, and passed on to `tell`.
-    pub fn new(tallies: usize, tell: Tell, clocks: Clocks) -> Self {
+    /// Nothing is known yet, and nothing is told of what is not in `scope`. Events are counted apart by at most so many `tallies`, and passed on to `tell`.
+    pub fn new(scope: PodScope, tallies: usize, tell: Tell, clocks: Clocks) -> Self {
         Self {
             deployments: Table::default(),
             stateful_sets: Table::default(),
@@ -116,7 +138,9 @@ impl Cluster {
             limits: Table::default(),
             nodes: Table::default(),
             unscheduled: Table::default(),
-            births: Births::new(clocks.wall),
+            births: Lingering::new(STARTING, STARTED, clocks.wall),
+            verdicts: Lingering::new(PODS, GONE, clocks.wall),
+            scope: Arc::new(scope),
             ledger: Ledger::new(tallies),
             pulls: Pulls::default(),
             tell,
@@ -134,55 +158,69 @@ impl Cluster {
         self.ledger.begin_term(mark);
         let [
             pods,
+            pending,
             events,
             deployments,
-            stateful,
-            daemons,
+            stateful_sets,
+            daemon_sets,
             replica_sets,
-            groups,
+            leader_worker_sets,
             autoscalers,
             quotas,
             limits,
             nodes,
         ] = &self.health;
-        let leader_worker_sets = leader_worker_sets();
-        let groups_api: Api<DynamicObject> = Api::all_with(connection.client(groups)?, &leader_worker_sets);
+        let groups: Api<DynamicObject> =
+            Api::all_with(connection.client(leader_worker_sets)?, &leader_worker_set());
+        let (synced, pods_synced) = watch::channel(false);
         let watches = vec![
-            self.pending(connection, pods)?,
-            self.events(connection, events)?,
-            of_kind(connection, deployments, &self.deployments, |object| {
+            self.pods(connection, pods, synced)?,
+            self.pending(connection, pending)?,
+            self.events(connection, events, pods_synced)?,
+            self.kind(connection, deployments, &self.deployments, |object| {
                 Some(replicas::of_deployment(object))
             })?,
-            of_kind(connection, stateful, &self.stateful_sets, |object| {
+            self.kind(connection, stateful_sets, &self.stateful_sets, |object| {
                 Some(replicas::of_stateful_set(object))
             })?,
-            of_kind(connection, daemons, &self.daemon_sets, replicas::of_daemon_set)?,
-            of_kind(connection, replica_sets, &self.replica_sets, replicas::of_replica_set)?,
-            rows(groups_api, groups, &self.leader_worker_sets, |object| {
+            self.kind(connection, daemon_sets, &self.daemon_sets, replicas::of_daemon_set)?,
+            self.kind(connection, replica_sets, &self.replica_sets, replicas::of_replica_set)?,
+            self.rows(groups, leader_worker_sets, &self.leader_worker_sets, |object| {
                 Some(replicas::of_leader_worker_set(object))
             }),
-            of_kind::<HorizontalPodAutoscaler, _>(
-                connection,
-                autoscalers,
-                &self.autoscalers,
-                autoscalers::of,
-            )?,
-            of_kind(connection, quotas, &self.quotas, |object| Some(amounts::of_quota(object)))?,
-            of_kind(connection, limits, &self.limits, amounts::of_limit_range)?,
-            of_kind(connection, nodes, &self.nodes, |object| Some(amounts::of_node(object)))?,
+            self.kind(connection, autoscalers, &self.autoscalers, autoscalers::of)?,
+            self.kind(connection, quotas, &self.quotas, |object| Some(amounts::of_quota(object)))?,
+            self.kind(connection, limits, &self.limits, amounts::of_limit_range)?,
+            self.kind(connection, nodes, &self.nodes, |object| Some(amounts::of_node(object)))?,
         ];
         join_all(watches).await;
         Ok(())
     }
 
-    fn pending<'a>(
-        &'a self,
+    fn pods(
+        &self,
         connection: &Connection,
         health: &Arc<Health>,
-    ) -> Result<LocalBoxFuture<'a, ()>, ConnectError> {
+        synced: watch::Sender<bool>,
+    ) -> Result<LocalBoxFuture<'static, ()>, ConnectError> {
+        let api: Api<PartialObjectMeta<core::Pod>> = Api::all(connection.client(health)?);
+        let health = Arc::clone(health);
+        let mut keeper = Scoped { scope: Arc::clone(&self.scope), verdicts: self.verdicts.clone(), synced };
+        Ok(async move { keep(api, Config::default(), health, &mut keeper).await }.boxed_local())
+    }
+
+    fn pending(
+        &self,
+        connection: &Connection,
+        health: &Arc<Health>,
+    ) -> Result<LocalBoxFuture<'static, ()>, ConnectError> {
         let api: Api<core::Pod> = Api::all(connection.client(health)?);
         let health = Arc::clone(health);
-        let mut keeper = Pending { unscheduled: self.unscheduled.clone(), births: self.births.clone() };
+        let mut keeper = Pending {
+            unscheduled: self.unscheduled.clone(),
+            scope: Arc::clone(&self.scope),
+            births: self.births.clone(),
+        };
         let config = Config::default().fields("status.phase=Pending");
         Ok(async move { keep(api, config, health, &mut keeper).await }.boxed_local())
     }
@@ -191,16 +229,57 @@ impl Cluster {
         &'a self,
         connection: &Connection,
         health: &Arc<Health>,
+        mut pods_synced: watch::Receiver<bool>,
     ) -> Result<LocalBoxFuture<'a, ()>, ConnectError> {
         let api: Api<core::Event> = Api::all(connection.client(health)?);
         let health = Arc::clone(health);
-        let mut keeper = Events {
-            ledger: &self.ledger,
-            pulls: &self.pulls,
-            births: self.births.clone(),
-            tell: &self.tell,
-        };
-        Ok(async move { keep(api, Config::default(), health, &mut keeper).await }.boxed_local())
+        Ok(async move {
+            // What this gives keeps `synced` locked for as long as it is kept: it must not be.
+            if timeout(PATIENCE, pods_synced.wait_for(|synced| *synced)).await.is_err() {
+                warn!("pods are not known: whether events about them may be told is decided by kubernetes.unknown");
+            }
+            let desk = Desk {
+                scope: &self.scope,
+                verdicts: self.verdicts.clone(),
+                births: self.births.clone(),
+                ledger: &self.ledger,
+                pulls: &self.pulls,
+                tell: &self.tell,
+            };
+            let (mut keeper, later) = Events::new(&desk);
+            tokio::join!(keep(api, Config::default(), health, &mut keeper), later);
+        }
+        .boxed_local())
+    }
+
+    fn kind<K, V>(
+        &self,
+        connection: &Connection,
+        health: &Arc<Health>,
+        table: &Table<V>,
+        convert: fn(K) -> Option<V>,
+    ) -> Result<LocalBoxFuture<'static, ()>, ConnectError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        V: Send + 'static,
+    {
+        Ok(self.rows(Api::all(connection.client(health)?), health, table, convert))
+    }
+
+    fn rows<K, V>(
+        &self,
+        api: Api<K>,
+        health: &Arc<Health>,
+        table: &Table<V>,
+        convert: fn(K) -> Option<V>,
+    ) -> LocalBoxFuture<'static, ()>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+        V: Send + 'static,
+    {
+        let (health, scope) = (Arc::clone(health), Arc::clone(&self.scope));
+        let mut keeper = Keeper { table: table.clone(), scope, convert };
+        async move { keep(api, Config::default(), health, &mut keeper).await }.boxed_local()
     }
 
     /// Nothing is watched any more, so nothing is known but what was counted.
@@ -220,6 +299,7 @@ impl Cluster {
         self.nodes.clear();
         self.unscheduled.clear();
         self.births.clear();
+        self.verdicts.clear();
         self.pulls.clear();
     }
 
@@ -267,34 +347,7 @@ impl Cluster {
     }
 }
 
-fn leader_worker_sets() -> ApiResource {
+fn leader_worker_set() -> ApiResource {
     let kind = GroupVersionKind::gvk("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet");
     ApiResource::from_gvk_with_plural(&kind, "leaderworkersets")
-}
-
-fn of_kind<K, V>(
-    connection: &Connection,
-    health: &Arc<Health>,
-    table: &Table<V>,
-    convert: fn(K) -> Option<V>,
-) -> Result<LocalBoxFuture<'static, ()>, ConnectError>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: Send + 'static,
-{
-    Ok(rows(Api::all(connection.client(health)?), health, table, convert))
-}
-
-fn rows<K, V>(
-    api: Api<K>,
-    health: &Arc<Health>,
-    table: &Table<V>,
-    convert: fn(K) -> Option<V>,
-) -> LocalBoxFuture<'static, ()>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: Send + 'static,
-{
-    let (health, mut keeper) = (Arc::clone(health), Keeper { table: table.clone(), convert });
-    async move { keep(api, Config::default(), health, &mut keeper).await }.boxed_local()
 }

@@ -3,14 +3,17 @@
 //! Only pods whose phase is Pending are asked for: those that wait for a node, and those that were given one and do not
 //! run yet. Of the latter only their creation is remembered, for what events tell of their images.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 
 use super::{
     amounts::is_accelerator,
-    births::Births,
+    lingering::Lingering,
     table::{Table, place},
 };
-use crate::kube::Keep;
+use crate::{config::PodScope, kube::Keep};
 
 /// A pod that waits for a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +27,9 @@ pub struct Unscheduled {
 /// Keeps those two.
 pub(super) struct Pending {
     pub(super) unscheduled: Table<Unscheduled>,
-    pub(super) births: Births,
+    pub(super) scope: Arc<PodScope>,
+    /// When pods were created that do not run yet, or did not until just now: in nanoseconds of the wall clock.
+    pub(super) births: Lingering<u64>,
 }
 
 impl Keep<Pod> for Pending {
@@ -36,9 +41,10 @@ impl Keep<Pod> for Pending {
     fn apply(&mut self, pod: Pod) {
         let place = place(&pod);
         if let (Some(uid), Some(created)) = (&pod.metadata.uid, created(&pod)) {
-            self.births.pending(uid, created);
+            self.births.there(uid, created);
         }
-        match unscheduled(&pod) {
+        let admitted = self.scope.admits(&place.0, pod.labels(), pod.annotations());
+        match unscheduled(&pod).filter(|_| admitted) {
             Some(waits) => self.unscheduled.set(place, waits),
             None => self.unscheduled.remove(&place),
         }
@@ -47,7 +53,7 @@ impl Keep<Pod> for Pending {
     fn delete(&mut self, pod: Pod) {
         self.unscheduled.remove(&place(&pod));
         if let Some(uid) = &pod.metadata.uid {
-            self.births.no_longer_pending(uid);
+            self.births.gone(uid);
         }
     }
 
@@ -57,7 +63,7 @@ impl Keep<Pod> for Pending {
     }
 
     fn len(&self) -> usize {
-        self.births.pending_now()
+        self.births.len()
     }
 }
 

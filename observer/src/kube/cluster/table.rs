@@ -7,7 +7,7 @@ use std::{
 
 use kube::ResourceExt;
 
-use crate::kube::Keep;
+use crate::{config::PodScope, kube::Keep};
 
 /// Rows of one table; far more than a cluster has that anybody can look after.
 const MOST: usize = 50_000;
@@ -105,7 +105,13 @@ impl<V: Clone> Table<V> {
 /// Keeps a table of what `convert` makes of objects; what it makes nothing of is not in it.
 pub(super) struct Keeper<K, V> {
     pub(super) table: Table<V>,
+    pub(super) scope: Arc<PodScope>,
     pub(super) convert: fn(K) -> Option<V>,
+}
+
+/// Whether what is in a namespace, or in none, may be told of.
+pub(super) fn admits(scope: &PodScope, namespace: &str) -> bool {
+    namespace.is_empty() || scope.admits_namespace(namespace)
 }
 
 pub(super) fn place<K: ResourceExt>(object: &K) -> Place {
@@ -119,7 +125,8 @@ impl<K: ResourceExt, V: Send> Keep<K> for Keeper<K, V> {
 
     fn apply(&mut self, object: K) {
         let place = place(&object);
-        match (self.convert)(object) {
+        let value = if admits(&self.scope, &place.0) { (self.convert)(object) } else { None };
+        match value {
             Some(value) => self.table.set(place, value),
             None => self.table.remove(&place),
         }
@@ -167,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_list_leaves_what_it_names_and_nothing_else() {
-        let mut keeper = Keeper { table: Table::default(), convert };
+        let mut keeper = Keeper { table: Table::default(), scope: Arc::default(), convert };
         keeper.begin();
         keeper.apply(object("a", "1"));
         keeper.apply(object("b", "1"));
@@ -186,6 +193,18 @@ mod tests {
         assert_eq!(names(&keeper), ["a=3"]);
         keeper.apply(object("a", ""));
         assert!(keeper.is_empty(), "what converts to nothing is nothing");
+    }
+
+    #[test]
+    fn only_namespaces_in_scope() {
+        let exclude = vec!["ml*".to_owned()];
+        let scope = Arc::new(PodScope { exclude, ..PodScope::default() });
+        let mut keeper = Keeper { table: Table::default(), scope, convert };
+        keeper.apply(object("a", "1"));
+        let mut outside = object("b", "1");
+        outside.metadata.namespace = None;
+        keeper.apply(outside);
+        assert_eq!(names(&keeper), ["b=1"], "what is in no namespace is nobody's secret");
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Ledger {
         state.known.retain(|_, known| known.telling == telling);
     }
 
+    /// Whether the first list of the term is not complete yet.
+    pub fn is_first_list(&self) -> bool {
+        self.state().first_list
+    }
+
     /// Notes an event; how often it occurred that was not counted yet.
     pub fn note(&self, event: &Event) -> u64 {
         let mut state = self.state();

@@ -8,19 +8,24 @@ mod category;
 mod ledger;
 mod pulls;
 
-use k8s_openapi::{
-    api::core::v1 as core,
-    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
-    jiff::Timestamp,
-};
+use std::time::Duration;
+
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 use serde::Serialize;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 pub use category::{Category, known_kind, known_reason, known_type};
 pub use ledger::{Ledger, Tally};
 pub use pulls::Pulls;
 
-use super::births::Births;
-use crate::kube::Keep;
+use super::{lingering::Lingering, table::admits};
+use crate::{
+    config::PodScope,
+    kube::{Keep, pods::nanos},
+};
 
 /// Characters of a message that are passed on.
 const MESSAGE: usize = 1024;
@@ -144,10 +149,6 @@ impl Event {
     }
 }
 
-fn nanos(time: &Time) -> Option<u64> {
-    u64::try_from(time.0.as_nanosecond()).ok()
-}
-
 fn micros(time: &MicroTime) -> Option<u64> {
     u64::try_from(time.0.as_nanosecond()).ok()
 }
@@ -161,46 +162,99 @@ fn container(path: &str) -> Option<String> {
 /// Whom occurrences are passed on to.
 pub type Tell = Box<dyn Fn(&Occurrence<'_>) + Send + Sync>;
 
-/// Keeps count.
-pub(super) struct Events<'a> {
+/// Where events are decided on, counted and passed on.
+pub(super) struct Desk<'a> {
+    pub(super) scope: &'a PodScope,
+    /// Which pods may be told of.
+    pub(super) verdicts: Lingering<bool>,
+    pub(super) births: Lingering<u64>,
     pub(super) ledger: &'a Ledger,
     pub(super) pulls: &'a Pulls,
-    pub(super) births: Births,
     pub(super) tell: &'a Tell,
 }
 
-impl Keep<core::Event> for Events<'_> {
-    fn begin(&mut self) {
-        self.ledger.begin();
+impl Desk<'_> {
+    /// Whether an event may be told; none if nothing is known of its pod.
+    fn admits(&self, event: &Event) -> Option<bool> {
+        if !admits(self.scope, &event.namespace) {
+            return Some(false);
+        }
+        if event.kind == "Pod" { self.verdicts.of(&event.about) } else { Some(true) }
     }
 
-    fn apply(&mut self, object: core::Event) {
-        let Some(event) = Event::of(object) else { return };
-        let new = self.ledger.note(&event);
+    fn process(&self, event: &Event) {
+        if !self.admits(event).unwrap_or_else(|| self.scope.admits_unknown()) {
+            return;
+        }
+        let new = self.ledger.note(event);
         if event.reason == PULLED {
-            self.pulls.note(&event, &self.births);
+            self.pulls.note(event, &self.births);
         }
         if new > 0 {
             (self.tell)(&event.occurrence(new));
         }
     }
+}
+
+/// How long an event waits for what is told of its pod, which comes by another watch.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Events that wait.
+const WAITING: usize = 1024;
+
+/// Keeps count of events.
+pub(super) struct Events<'a> {
+    desk: &'a Desk<'a>,
+    waiting: mpsc::Sender<(Instant, Event)>,
+}
+
+impl<'a> Events<'a> {
+    /// And what has to go on beside, for ever.
+    pub(super) fn new(desk: &'a Desk<'a>) -> (Self, impl Future<Output = ()> + 'a) {
+        let (waiting, mut late) = mpsc::channel::<(Instant, Event)>(WAITING);
+        let later = async move {
+            while let Some((until, event)) = late.recv().await {
+                sleep_until(until).await;
+                desk.process(&event);
+            }
+        };
+        (Self { desk, waiting }, later)
+    }
+}
+
+impl Keep<core::Event> for Events<'_> {
+    fn begin(&mut self) {
+        self.desk.ledger.begin();
+    }
+
+    fn apply(&mut self, object: core::Event) {
+        let Some(event) = Event::of(object) else { return };
+        // A first list comes after that of pods: what is not known of then is gone.
+        if self.desk.admits(&event).is_some() || self.desk.ledger.is_first_list() {
+            self.desk.process(&event);
+            return;
+        }
+        if let Err(full) = self.waiting.try_send((Instant::now() + PATIENCE, event)) {
+            self.desk.process(&full.into_inner().1);
+        }
+    }
 
     fn delete(&mut self, object: core::Event) {
         if let Some(uid) = object.metadata.uid {
-            self.ledger.forget(&uid);
+            self.desk.ledger.forget(&uid);
             if object.reason.as_deref() == Some(PULLED) {
-                self.pulls.forget(&uid);
+                self.desk.pulls.forget(&uid);
             }
         }
     }
 
     fn told(&mut self) {
-        self.ledger.told();
-        self.pulls.retain(|uid| self.ledger.knows(uid));
+        self.desk.ledger.told();
+        self.desk.pulls.retain(|uid| self.desk.ledger.knows(uid));
     }
 
     fn len(&self) -> usize {
-        self.ledger.len()
+        self.desk.ledger.len()
     }
 }
 

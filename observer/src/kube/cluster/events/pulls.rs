@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Births, Event};
+use super::{Event, Lingering};
 
 /// Containers that are told of.
 const MOST: usize = 10_000;
@@ -44,7 +44,7 @@ impl Pulls {
     }
 
     /// Notes an event of reason `Pulled`.
-    pub(super) fn note(&self, event: &Event, births: &Births) {
+    pub(super) fn note(&self, event: &Event, births: &Lingering<u64>) {
         let (Some(container), Some(pulled), Some(created)) =
             (&event.container, event.first, births.of(&event.about))
         else {
@@ -113,14 +113,14 @@ mod tests {
 
     #[test]
     fn the_first_pull_of_each_pod() {
-        let (pulls, births) = (Pulls::default(), Births::new(|| 0));
+        let (pulls, births) = (Pulls::default(), Lingering::new(10, 60, || 0));
         let seconds = || pulls.all().0.into_iter().map(|(_, seconds)| seconds).collect::<Vec<_>>();
-        births.pending("p1", 100_000_000_000);
+        births.there("p1", 100_000_000_000);
         pulls.note(&pulled("e2", "p1", 150), &births);
         pulls.note(&pulled("e1", "p1", 142), &births);
         pulls.note(&pulled("e2", "p1", 150), &births);
         assert_eq!(seconds(), [42.0], "a restart pulls nothing that matters");
-        births.pending("p2", 200_000_000_000);
+        births.there("p2", 200_000_000_000);
         pulls.note(&pulled("e3", "p2", 203), &births);
         assert_eq!(seconds(), [3.0], "the same name again, another pod");
         pulls.note(&pulled("e4", "nobody knows", 203), &births);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(seconds(), [3.0]);
         pulls.forget("e3");
         assert!(seconds().is_empty());
-        births.pending("p3", 300_000_000_000);
+        births.there("p3", 300_000_000_000);
         pulls.note(&pulled("e6", "p3", 299), &births);
         assert!(seconds().is_empty(), "pulled before it was created: clocks differ");
     }
