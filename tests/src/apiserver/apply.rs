@@ -171,7 +171,8 @@ mod tests {
         assert!(apply(&held, &held_by("a"), owners.clone(), &b, false).is_ok(), "the same value is shared");
 
         let owners = updated(&held, &empty, owners, &manager("a", false));
-        assert!(apply(&empty, &held_by("b"), owners, &b, false).is_ok(), "given up");
+        assert_eq!(owners, Owners::new(), "given up");
+        assert!(apply(&empty, &held_by("b"), owners, &b, false).is_ok());
     }
 
     #[test]

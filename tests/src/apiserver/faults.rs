@@ -9,6 +9,7 @@ use super::seen::Request;
 pub struct Fault {
     resource: Option<String>,
     verb: Option<String>,
+    user: Option<String>,
     left: Option<u32>,
     effect: Effect,
 }
@@ -32,7 +33,7 @@ pub(super) struct Orders {
 
 impl Fault {
     fn new(effect: Effect) -> Self {
-        Self { resource: None, verb: None, left: None, effect }
+        Self { resource: None, verb: None, user: None, left: None, effect }
     }
 
     /// Every answer begins so much later.
@@ -75,6 +76,13 @@ impl Fault {
         self
     }
 
+    /// Only for this user, by its name, so that one of two replicas is cut off.
+    #[must_use]
+    pub fn from(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
+        self
+    }
+
     /// Only for so many requests.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
@@ -85,6 +93,7 @@ impl Fault {
     fn is_for(&self, request: &Request) -> bool {
         self.left != Some(0)
             && self.resource.as_ref().is_none_or(|resource| request.is_for(resource))
+            && self.user.as_ref().is_none_or(|user| *user == request.user)
             && self.verb.as_ref().is_none_or(|verb| *verb == request.verb)
     }
 }

@@ -15,7 +15,7 @@ use kube::{
 use observer_tests::apiserver::{ApiServer, Fault, TOKEN};
 use tokio::time::{Instant, timeout};
 
-use super::{client, pod, refused, told, until};
+use super::{client, client_with, pod, refused, told, until};
 
 #[tokio::test]
 async fn codes_by_resource_and_verb_and_number() {
@@ -34,6 +34,11 @@ async fn codes_by_resource_and_verb_and_number() {
         (500, "InternalError".into())
     );
     assert!(pods.watch(&WatchParams::default(), "0").await.is_ok());
+    server.accept("other", "other");
+    server.inject(Fault::code(403).from("other"));
+    assert!(pods.list(&list).await.is_ok());
+    let others: Api<Pod> = Api::all(client_with(&server, "other"));
+    assert_eq!(refused(others.list(&list).await), (403, "Forbidden".into()));
 }
 
 /// What a raw request for pods is answered with, until the connection ends. The client of the other tests
