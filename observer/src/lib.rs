@@ -65,6 +65,9 @@ pub mod export;
 /// Rim out: HTTP.
 pub mod serve;
 
+/// Questions to other nodes.
+pub mod fleet;
+
 /// Wires the rooms together: one node.
 pub mod agent;
 

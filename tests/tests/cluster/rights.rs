@@ -30,6 +30,7 @@ fn the_cluster_role_uses_every_right_that_it_has_and_no_other() {
             .collect()
     };
     let replica = world.replica(&["cluster.namespace=observer"]);
+    assert_eq!(replica.get("/api/v1/top").0, 200, "where the agents are is asked when somebody asks");
     wait_for("a renewal and all watches", || {
         let verbs: Vec<String> = world.api.requests().iter().map(|seen| seen.request.verb.clone()).collect();
         let watches = verbs.iter().filter(|verb| *verb == "watch").count();
