@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser as _;
 use observer::{
     agent,
-    cli::{colours, requests, table::Table, top},
+    cli::{colours, doctor, requests, table::Table, top},
     cluster,
     config::{
         Config,
@@ -50,6 +50,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Replay(args) => show(&Config::load(cli)?, args)?,
         Command::Requests(args) => requests::run(args)?,
         Command::Top(args) => top::run(args)?,
+        Command::Doctor(args) => {
+            if !doctor::run(args, &Config::load(cli)?)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! What the commands show on a terminal.
 
 mod columns;
+pub mod doctor;
 mod failure;
 mod reach;
 pub mod requests;

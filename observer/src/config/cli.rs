@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod questions;
 
-pub use questions::{Pair, ReachArgs, RequestsArgs, TopArgs, WhoseArgs};
+pub use questions::{DoctorArgs, ExaminedRole, Pair, ReachArgs, RequestsArgs, TopArgs, WhoseArgs};
 
 /// Measures LLM inference from the wire, without a change to applications.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +43,8 @@ pub enum Command {
     Requests(Box<RequestsArgs>),
     /// Show who is served how: rates, times, tokens and errors by pod and model
     Top(Box<TopArgs>),
+    /// Look for what a role needs and does not have; exits with 1 if something that matters is missing
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `observer agent`.
@@ -127,7 +129,11 @@ impl Cli {
         let flags = match &self.command {
             Command::Agent(args) => vec![("listen", &args.listen), ("node", &args.node), ("log", &args.log)],
             Command::Cluster(args) => vec![("listen", &args.listen), ("log", &args.log)],
-            Command::Record(_) | Command::Replay(_) | Command::Requests(_) | Command::Top(_) => Vec::new(),
+            Command::Record(_)
+            | Command::Replay(_)
+            | Command::Requests(_)
+            | Command::Top(_)
+            | Command::Doctor(_) => Vec::new(),
         };
         settings.extend(flags.into_iter().filter_map(|(field, value)| {
             let value = value.clone()?;

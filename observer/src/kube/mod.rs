@@ -13,6 +13,8 @@ mod node;
 mod owners;
 mod pods;
 pub mod quantity;
+mod rights;
+mod scrapes;
 mod watch;
 
 /// Clocks, in nanoseconds.
@@ -30,4 +32,6 @@ pub use forward::{ClusterPod, ForwardError, Forwarded};
 pub use health::{Failure, Health, Snapshot};
 pub use lease::{Candidate, Leadership, Term};
 pub use node::watch_node;
+pub use rights::{Right, missing, of_agent, of_cluster};
+pub use scrapes::pod_monitors;
 pub use watch::{Keep, keep};

@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 18] = [
+const ROAD: [&str; 19] = [
     "connection",
     "http",
     "body",
@@ -30,6 +30,7 @@ const ROAD: [&str; 18] = [
     "export",
     "serve",
     "fleet",
+    "doctor",
     "cli",
 ];
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// Whom to ask.
 #[derive(Clone, Debug, Default, Args)]
@@ -142,6 +142,27 @@ pub struct TopArgs {
     /// Whom to ask.
     #[command(flatten)]
     pub reach: ReachArgs,
+}
+
+/// Arguments of `observer doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Role to examine for, in its pod or on its machine
+    #[arg(value_enum, default_value_t = ExaminedRole::Agent)]
+    pub role: ExaminedRole,
+
+    /// Print each finding as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A role that can be examined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExaminedRole {
+    /// `observer agent`
+    Agent,
+    /// `observer cluster`
+    Cluster,
 }
 
 /// A parameter of a question.
