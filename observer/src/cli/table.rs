@@ -14,7 +14,7 @@ const RESET: &str = "\x1b[0m";
 /// Widths and the spaces between them sum up to 120.
 const COLUMNS: [Column; 13] = [
     Column("TIME", 12, Align::Left),
-    Column("SERVED BY", 12, Align::Tail),
+    Column("SERVER", 12, Align::Tail),
     Column("MODEL", 13, Align::Left),
     Column("OP", 4, Align::Left),
     Column("CODE", 4, Align::Left),
@@ -156,7 +156,7 @@ mod tests {
             table.row(&RequestRecord::default()),
         ];
         let expected = [
-            "TIME         SERVED BY    MODEL         OP   CODE OUTCOME               \
+            "TIME         SERVER       MODEL         OP   CODE OUTCOME               \
              TTFT     TPOT     IN    OUT SOURCE DURATION SLO",
             "12:34:56.789 llama-server smollm2       chat 200  ok                  \
              42.1ms    8.0ms     15     41 usage    1.235s met",

@@ -140,7 +140,7 @@ fn the_newest_of_an_answer_is_last_and_what_is_missing_is_said() {
     show(&past(address, false), false, &mut output, &mut remarks).unwrap();
     let (output, remarks) = (String::from_utf8(output).unwrap(), String::from_utf8(remarks).unwrap());
     let shown: Vec<_> = output.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    assert_eq!(shown, ["SERVED", "oldest", "newest"]);
+    assert_eq!(shown, ["SERVER", "oldest", "newest"]);
     assert_eq!(
         remarks,
         "partial: node b unreachable (\u{fffd}[2J)\nthere are more than these 2: --limit shows more of them\n"
