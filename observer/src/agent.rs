@@ -281,7 +281,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         ready,
         not_ready: "the probes are not attached yet",
         feeds: Vec::new(),
-        api: Some(Arc::new(api)),
+        api: Arc::new(api),
         token: Arc::new(TokenFile::at(config.api.token_file.clone())),
     };
     let served = server

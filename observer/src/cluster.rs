@@ -22,7 +22,8 @@ use crate::{
     capture::{monotonic, wall},
     config::Config,
     export::prometheus::ClusterScrape,
-    kube::{Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
+    fleet::{Directory, Fleet},
+    kube::{Agents, Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
     serve::{Feed, ServeError, Server, Sources, TokenFile},
 };
 
@@ -84,14 +85,15 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         CLOCKS,
     )?;
     let ready = Arc::new(AtomicBool::new(false));
-    info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1/events");
+    let token = Arc::new(TokenFile::at(config.api.token_file.clone()));
+    info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
     let sources = Sources {
         metrics: scrape(config, &cluster, &leadership, health),
         ready: Arc::clone(&ready),
         not_ready: "the lease was not read yet",
         feeds: vec![("events", feed)],
-        api: None,
-        token: Arc::new(TokenFile::at(config.api.token_file.clone())),
+        api: Arc::new(fleet(config, &connection, namespace, Arc::clone(&token))?),
+        token,
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = server.run(sources, async {
@@ -116,6 +118,21 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         () = working => {}
     }
     Ok(serving.await?)
+}
+
+/// The agents behind their Service, as one that answers; whether this replica leads does not matter.
+fn fleet(
+    config: &Config,
+    connection: &Connection,
+    namespace: &str,
+    token: Arc<TokenFile>,
+) -> Result<Fleet, ConnectError> {
+    let agents = Agents::behind(connection, namespace, &config.cluster.agents, monotonic)?;
+    let directory: Directory = Arc::new(move || {
+        let agents = agents.clone();
+        Box::pin(async move { agents.list().await })
+    });
+    Ok(Fleet::new(directory, token, monotonic))
 }
 
 /// Watches the cluster in each term.

@@ -65,6 +65,12 @@ pub mod export;
 /// Rim out: HTTP.
 pub mod serve;
 
+/// Questions to other nodes.
+pub mod fleet;
+
+/// What is missing for a role.
+pub mod doctor;
+
 /// Wires the rooms together: one node.
 pub mod agent;
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser as _;
 use observer::{
     agent,
-    cli::{requests, table::Table},
+    cli::{colours, doctor, requests, table::Table, top},
     cluster,
     config::{
         Config,
@@ -25,7 +25,7 @@ use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("observer: {}", message(&error));
             ExitCode::FAILURE
@@ -42,17 +42,21 @@ fn message(error: &anyhow::Error) -> String {
     })
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Agent(_) => {
-            let config = configured(cli)?;
-            Ok(agent::run(&config)?)
+        Command::Agent(_) => agent::run(&configured(cli)?)?,
+        Command::Cluster(_) => cluster::run(&configured(cli)?)?,
+        Command::Record(args) => record(&configured(cli)?, args)?,
+        Command::Replay(args) => show(&Config::load(cli)?, args)?,
+        Command::Requests(args) => requests::run(args)?,
+        Command::Top(args) => top::run(args)?,
+        Command::Doctor(args) => {
+            if !doctor::run(args, &Config::load(cli)?)? {
+                return Ok(ExitCode::FAILURE);
+            }
         }
-        Command::Cluster(_) => Ok(cluster::run(&configured(cli)?)?),
-        Command::Record(args) => record(&configured(cli)?, args),
-        Command::Replay(args) => show(&Config::load(cli)?, args),
-        Command::Requests(args) => Ok(requests::run(args)?),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Loads the configuration and starts logging by it, to standard error.
@@ -86,7 +90,7 @@ fn record(config: &Config, args: &RecordArgs) -> Result<()> {
 
 fn show(config: &Config, args: &ReplayArgs) -> Result<()> {
     let mut out = io::stdout().lock();
-    let table = Table::new(out.is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    let table = Table::new(colours(out.is_terminal()));
     if !args.json {
         writeln!(out, "{}", table.header())?;
     }

@@ -236,7 +236,10 @@ impl Agent {
             let mut reader = BufReader::new(answer.into_body().into_reader());
             let mut line = String::new();
             while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
-                into.lock().expect("lines").push_str(&line);
+                // Empty ones are signs of life.
+                if line != "\n" {
+                    into.lock().expect("lines").push_str(&line);
+                }
                 line.clear();
             }
         });

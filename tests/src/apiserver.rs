@@ -17,6 +17,7 @@ mod answer;
 mod apply;
 mod discovery;
 mod faults;
+mod forward;
 pub mod objects;
 mod read;
 mod resources;
@@ -91,6 +92,7 @@ struct State {
     store: Store,
     access: Access,
     faults: Faults,
+    forwards: forward::Forwards,
     reviewer: Option<Reviewer>,
     seen: Vec<Arc<Seen>>,
     bookmark_every: Duration,
@@ -153,6 +155,7 @@ impl ApiServer {
             store: Store::new(),
             access,
             faults: Faults::default(),
+            forwards: forward::Forwards::default(),
             reviewer: None,
             seen: Vec::new(),
             bookmark_every: Duration::from_mins(1),

@@ -146,7 +146,7 @@ fn requests_prints_json_and_a_table() {
 
     let lines = printed(&agent, &[], &model, &mut exchange);
     let header: Vec<&str> = lines[0].split_whitespace().collect();
-    assert_eq!(header[..4], ["TIME", "PROCESS", "MODEL", "OP"], "{}", lines[0]);
+    assert_eq!(header[..4], ["TIME", "SERVER", "MODEL", "OP"], "{}", lines[0]);
     let line = lines.iter().find(|line| line.contains(&model)).expect("waited for");
     let cells: Vec<&str> = line.split_whitespace().collect();
     let [_, process, of, operation, status, outcome, ttft, tpot, input, output, source, duration, slo] =

@@ -1,168 +1,142 @@
-//! `observer requests`: follows the requests that an agent sees, until interrupted.
+//! `observer requests`: follows the requests that a node or a cluster serves until interrupted, or shows those of the
+//! last while.
 //!
-//! In: the agent's stream of JSON records. Out: aligned lines, or the record lines as they are.
+//! In: lines of JSON. Out: aligned lines, or the lines as they are; remarks about them beside.
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::time::Duration;
+use std::io::{self, IsTerminal, Write};
 
+use bytes::Bytes;
 use serde::Deserialize;
 
+use super::failure::Failure;
+use super::reach::Way;
+use super::table::Table;
+use super::{colours, lacks, remark};
 use crate::config::cli::RequestsArgs;
 use crate::exchange::RequestRecord;
+use crate::fleet::Answer;
+use crate::recent::Trailer;
 
-use super::table::Table;
+const PATH: &str = "/api/v1/requests";
 
-/// The longest line that is read; a record is far shorter.
-const LONGEST: u64 = 1 << 20;
-
-/// Why requests cannot be followed, or not any longer.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestsError {
-    /// Nothing answers.
-    #[error(
-        "no agent answers at {address} ({cause}); start one with `observer agent` as root, or name its address \
-         with --address"
-    )]
-    NoAgent {
-        /// The address that was tried.
-        address: String,
-        /// What went wrong.
-        cause: Box<ureq::Error>,
-    },
-    /// Something answers, but not with requests.
-    #[error("{address} answers with status {status}: {}", body.trim())]
-    Refused {
-        /// The address.
-        address: String,
-        /// The HTTP status.
-        status: u16,
-        /// What it said.
-        body: String,
-    },
-    /// The agent went away.
-    #[error("the agent at {address} ended the stream: it was stopped; start it again and repeat the command")]
-    Ended {
-        /// The address.
-        address: String,
-    },
-    /// The connection broke.
-    #[error("the connection to the agent at {address} broke: {cause}; see whether the agent still runs")]
-    Broken {
-        /// The address.
-        address: String,
-        /// What the system said.
-        #[source]
-        cause: io::Error,
-    },
-    /// A line is no record.
-    #[error(
-        "{address} sent what is no request record ({cause}); see whether --address is an agent of this version"
-    )]
-    NotARecord {
-        /// The address.
-        address: String,
-        /// What is wrong with it.
-        #[source]
-        cause: serde_json::Error,
-    },
-    /// The output cannot be written.
-    #[error("cannot write the output: {0}")]
-    Output(#[source] io::Error),
-}
-
-/// What an agent sends in place of records that this side was too slow for.
+/// What is sent in place of records that this side was too slow for.
 #[derive(Deserialize)]
 struct Lagged {
     lagged: u64,
 }
 
-/// Follows an agent's requests on standard output. Returns when whoever reads the output has had enough.
+/// Shows requests on standard output. Returns when all are shown, or whoever reads the output has had enough.
 ///
 /// # Errors
 ///
-/// When no agent answers, the stream ends, or the output fails.
-pub fn run(args: &RequestsArgs) -> Result<(), RequestsError> {
+/// When nobody answers, a stream ends, or the output fails.
+pub fn run(args: &RequestsArgs) -> Result<(), Failure> {
     let output = io::stdout().lock();
-    let colour = output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    follow(args, colour, output, io::stderr())
+    let colour = colours(output.is_terminal());
+    show(args, colour, output, io::stderr())
 }
 
-/// Follows an agent's requests: records to `output`, remarks about them to `remarks`.
+/// Shows requests: records to `output`, remarks about them to `remarks`.
 ///
 /// # Errors
 ///
-/// When no agent answers, the stream ends, or the output fails.
-pub fn follow(
+/// When nobody answers, a stream ends, or the output fails.
+pub fn show(
     args: &RequestsArgs,
     colour: bool,
-    mut output: impl Write,
-    mut remarks: impl Write,
-) -> Result<(), RequestsError> {
-    let lines = open(&args.address)?;
-    match show(lines, args, colour, &mut output, &mut remarks) {
-        // `observer requests | head` is a fine way to stop.
-        Err(RequestsError::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
-}
-
-fn open(address: &str) -> Result<impl BufRead, RequestsError> {
-    let no_agent = |cause| RequestsError::NoAgent { address: address.to_owned(), cause: Box::new(cause) };
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_connect(Some(Duration::from_secs(5)))
-        // The agent is on this machine, or behind a port that was forwarded to it; never behind a proxy.
-        .proxy(None)
-        .max_redirects(0)
-        .build()
-        .new_agent();
-    let response = agent.get(format!("http://{address}/api/v1/requests")).call().map_err(no_agent)?;
-    let status = response.status().as_u16();
-    let body = response.into_body().into_reader();
-    if status == 200 {
-        return Ok(BufReader::new(body));
-    }
-    let mut said = Vec::new();
-    // What cannot be read is not shown; the status alone says enough.
-    let _partial = body.take(500).read_to_end(&mut said);
-    let body = String::from_utf8_lossy(&said).replace(|c: char| c.is_control() && c != '\n', " ");
-    Err(RequestsError::Refused { address: address.to_owned(), status, body })
-}
-
-fn show(
-    mut lines: impl BufRead,
-    args: &RequestsArgs,
-    colour: bool,
-    output: &mut impl Write,
-    remarks: &mut impl Write,
-) -> Result<(), RequestsError> {
-    let table = Table::new(colour);
-    let address = || args.address.clone();
-    if !args.json {
-        writeln!(output, "{}", table.header())
-            .and_then(|()| output.flush())
-            .map_err(RequestsError::Output)?;
-    }
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = lines.by_ref().take(LONGEST).read_until(b'\n', &mut line);
-        match read.map_err(|cause| RequestsError::Broken { address: address(), cause })? {
-            0 => return Err(RequestsError::Ended { address: address() }),
-            _ if line.trim_ascii().is_empty() => continue,
-            _ => {}
-        }
-        if args.json {
-            output.write_all(&line)
-        } else if let Ok(Lagged { lagged }) = serde_json::from_slice(&line) {
-            writeln!(remarks, "{lagged} requests are not shown: this side was slower than the agent")
+    output: impl Write,
+    remarks: impl Write,
+) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
+    let mut shown = Shown { json: args.json, table: Table::new(colour), output, remarks };
+    Failure::unless_enough(runtime.block_on(async {
+        let way = Way::find(&args.reach).await?;
+        let parameters = args.parameters();
+        let answer = way.ask(PATH, &parameters).await?;
+        shown.header()?;
+        if args.follow || parameters.is_empty() {
+            shown.follow(&way, answer).await
         } else {
-            let record: RequestRecord = serde_json::from_slice(&line)
-                .map_err(|cause| RequestsError::NotARecord { address: address(), cause })?;
-            writeln!(output, "{}", table.row(&record))
+            shown.past(&way, answer).await
         }
-        .and_then(|()| output.flush())
-        .map_err(RequestsError::Output)?;
+    }))
+}
+
+struct Shown<O, R> {
+    json: bool,
+    table: Table,
+    output: O,
+    remarks: R,
+}
+
+impl<O: Write, R: Write> Shown<O, R> {
+    fn header(&mut self) -> Result<(), Failure> {
+        if self.json {
+            return Ok(());
+        }
+        writeln!(self.output, "{}", self.table.header())
+            .and_then(|()| self.output.flush())
+            .map_err(Failure::Output)
+    }
+
+    /// Shows lines as they come, until they end: somebody stopped then.
+    async fn follow(&mut self, way: &Way, mut answer: Answer) -> Result<(), Failure> {
+        loop {
+            match answer.line().await {
+                Ok(Some(line)) => self.line(way, &line)?,
+                Ok(None) => return Err(Failure::Ended { whom: way.whom() }),
+                Err(cause) => return Err(Failure::Broken { whom: way.whom(), cause }),
+            }
+        }
+    }
+
+    /// Shows an answer that comes newest first so that the newest is last, where the reader looks.
+    async fn past(&mut self, way: &Way, mut answer: Answer) -> Result<(), Failure> {
+        let mut lines: Vec<Bytes> = Vec::new();
+        let trailer = loop {
+            match answer.line().await {
+                Ok(Some(line)) => match serde_json::from_slice::<Trailer>(&line) {
+                    Ok(trailer) => break trailer,
+                    Err(_a_record) => lines.push(line),
+                },
+                Ok(None) => return Err(Failure::Ended { whom: way.whom() }),
+                Err(cause) => return Err(Failure::Broken { whom: way.whom(), cause }),
+            }
+        };
+        for line in lines.iter().rev() {
+            self.line(way, line)?;
+        }
+        if self.json {
+            let line = serde_json::to_string(&trailer).map_err(|error| Failure::Output(error.into()))?;
+            return writeln!(self.output, "{line}").map_err(Failure::Output);
+        }
+        lacks(&mut self.remarks, &trailer.partial)?;
+        if trailer.next.is_some() {
+            let shown = lines.len();
+            remark(
+                &mut self.remarks,
+                &format!("there are more than these {shown}: --limit shows more of them"),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, way: &Way, line: &[u8]) -> Result<(), Failure> {
+        if self.json {
+            self.output.write_all(line)
+        } else if let Ok(Lagged { lagged }) = serde_json::from_slice(line) {
+            let said = format!("{lagged} requests are not shown: this side was slower than the other");
+            return remark(&mut self.remarks, &said);
+        } else if let Ok(trailer) = serde_json::from_slice::<Trailer>(line) {
+            return lacks(&mut self.remarks, &trailer.partial);
+        } else {
+            let record: RequestRecord =
+                serde_json::from_slice(line).map_err(|cause| Failure::NoLine { whom: way.whom(), cause })?;
+            writeln!(self.output, "{}", self.table.row(&record))
+        }
+        .and_then(|()| self.output.flush())
+        .map_err(Failure::Output)
     }
 }
 

@@ -3,6 +3,7 @@
 //! In: records. Out: text without line end; colours only if asked for. What came from the wire cannot move
 //! the cursor: control characters are replaced.
 
+use super::columns::{self, ABSENT, Align, Column, count, duration, line};
 use crate::exchange::{Judged, Outcome, RequestRecord, TokenSource};
 
 const RED: &str = "\x1b[31m";
@@ -10,30 +11,21 @@ const YELLOW: &str = "\x1b[33m";
 const GREEN: &str = "\x1b[32m";
 const RESET: &str = "\x1b[0m";
 
-/// Not known.
-const ABSENT: &str = "-";
-
-#[derive(Clone, Copy)]
-enum Align {
-    Left,
-    Right,
-}
-
-/// Title, width and alignment. Widths and the spaces between them sum up to 120.
-const COLUMNS: [(&str, usize, Align); 13] = [
-    ("TIME", 12, Align::Left),
-    ("PROCESS", 12, Align::Left),
-    ("MODEL", 13, Align::Left),
-    ("OP", 4, Align::Left),
-    ("CODE", 4, Align::Left),
-    ("OUTCOME", 17, Align::Left),
-    ("TTFT", 8, Align::Right),
-    ("TPOT", 8, Align::Right),
-    ("IN", 6, Align::Right),
-    ("OUT", 6, Align::Right),
-    ("SOURCE", 6, Align::Left),
-    ("DURATION", 8, Align::Right),
-    ("SLO", 4, Align::Left),
+/// Widths and the spaces between them sum up to 120.
+const COLUMNS: [Column; 13] = [
+    Column("TIME", 12, Align::Left),
+    Column("SERVER", 12, Align::Tail),
+    Column("MODEL", 13, Align::Left),
+    Column("OP", 4, Align::Left),
+    Column("CODE", 4, Align::Left),
+    Column("OUTCOME", 17, Align::Left),
+    Column("TTFT", 8, Align::Right),
+    Column("TPOT", 8, Align::Right),
+    Column("IN", 6, Align::Right),
+    Column("OUT", 6, Align::Right),
+    Column("SOURCE", 6, Align::Left),
+    Column("DURATION", 8, Align::Right),
+    Column("SLO", 4, Align::Left),
 ];
 
 const OUTCOME: usize = 5;
@@ -52,7 +44,7 @@ impl Table {
 
     /// The line with the titles.
     pub fn header(self) -> String {
-        line(&COLUMNS.map(|(title, _, _)| title.to_owned()), None)
+        columns::titles(&COLUMNS)
     }
 
     /// The line of one finished request. A time that may be wrong, because the request was seen in part,
@@ -64,10 +56,10 @@ impl Table {
             Some(seconds) => format!("~{}", duration(seconds)),
             None => ABSENT.to_owned(),
         };
-        let tokens = |count: Option<u64>| count.map_or_else(|| ABSENT.to_owned(), count_text);
+        let tokens = |known: Option<u64>| known.map_or_else(|| ABSENT.to_owned(), count);
         let cells = [
             record.started_at.as_deref().map_or(ABSENT, time_of_day).to_owned(),
-            record.process.clone(),
+            if record.pod.is_empty() { record.process.clone() } else { record.pod.clone() },
             record.model.clone().unwrap_or_else(|| ABSENT.to_owned()),
             record.operation.map_or(ABSENT, |operation| operation.as_str()).to_owned(),
             record.status.map_or_else(|| ABSENT.to_owned(), |status| status.to_string()),
@@ -80,41 +72,8 @@ impl Table {
             time(record.duration),
             slo(&record.slo).to_owned(),
         ];
-        line(&cells, self.colour.then(|| colour(outcome)))
+        line(&COLUMNS, &cells, self.colour.then(|| (OUTCOME, colour(outcome), RESET)))
     }
-}
-
-fn line(cells: &[String; COLUMNS.len()], colour: Option<&str>) -> String {
-    let mut line = String::new();
-    for (at, (cell, (_, width, align))) in cells.iter().zip(COLUMNS).enumerate() {
-        let cell = fit(cell, width);
-        let padding = width - cell.chars().count();
-        if at > 0 {
-            line.push(' ');
-        }
-        if matches!(align, Align::Right) {
-            line.extend(std::iter::repeat_n(' ', padding));
-        }
-        match colour {
-            Some(colour) if at == OUTCOME => line.extend([colour, &cell, RESET]),
-            _ => line.push_str(&cell),
-        }
-        if matches!(align, Align::Left) && at + 1 < COLUMNS.len() {
-            line.extend(std::iter::repeat_n(' ', padding));
-        }
-    }
-    line
-}
-
-/// A cell cut to its width, harmless to a terminal.
-fn fit(cell: &str, width: usize) -> String {
-    let mut text: String =
-        cell.chars().take(width + 1).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().count() > width {
-        text = text.chars().take(width - 1).collect();
-        text.push('…');
-    }
-    text
 }
 
 fn colour(outcome: Outcome) -> &'static str {
@@ -147,27 +106,6 @@ const fn source(source: TokenSource) -> &'static str {
         TokenSource::Engine => "engine",
         TokenSource::Ids => "ids",
         TokenSource::Estimated => "est",
-    }
-}
-
-/// At most seven characters, with three or four digits that matter.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if !s.is_finite() || s < 0.0 => ABSENT.to_owned(),
-        s if s < 0.000_999_5 => format!("{:.0}µs", s * 1e6),
-        s if s < 0.999_95 => format!("{:.1}ms", s * 1e3),
-        s if s < 99.9995 => format!("{s:.3}s"),
-        s if s < 9999.95 => format!("{s:.1}s"),
-        s => format!("{:.0}h", s / 3600.0),
-    }
-}
-
-/// At most six characters.
-fn count_text(count: u64) -> String {
-    match count {
-        0..=999_999 => count.to_string(),
-        1_000_000..=999_999_999 => format!("{}M", count / 1_000_000),
-        _ => format!("{}G", count / 1_000_000_000),
     }
 }
 
@@ -218,7 +156,7 @@ mod tests {
             table.row(&RequestRecord::default()),
         ];
         let expected = [
-            "TIME         PROCESS      MODEL         OP   CODE OUTCOME               \
+            "TIME         SERVER       MODEL         OP   CODE OUTCOME               \
              TTFT     TPOT     IN    OUT SOURCE DURATION SLO",
             "12:34:56.789 llama-server smollm2       chat 200  ok                  \
              42.1ms    8.0ms     15     41 usage    1.235s met",
@@ -230,6 +168,13 @@ mod tests {
         for (is, should) in text.iter().zip(expected) {
             assert_eq!(is, should);
         }
+    }
+
+    #[test]
+    fn a_pod_serves_where_there_is_one() {
+        let row =
+            Table::new(false).row(&RequestRecord { pod: "llama-5d8f7c9b6d-x2k4p".to_owned(), ..record() });
+        assert!(row.starts_with("12:34:56.789 …c9b6d-x2k4p smollm2"), "{row}");
     }
 
     #[test]
@@ -258,7 +203,7 @@ mod tests {
         let row = Table::new(false).row(&record);
         assert_eq!(row.chars().count(), 120, "{row}");
         assert!(!row.contains(char::is_control), "{row:?}");
-        assert_eq!(COLUMNS.iter().map(|(_, width, _)| width + 1).sum::<usize>() - 1, 120);
+        assert_eq!(COLUMNS.iter().map(|Column(_, width, _)| width + 1).sum::<usize>() - 1, 120);
     }
 
     #[test]
@@ -268,24 +213,5 @@ mod tests {
         assert!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
         let plain = coloured.replace("\x1b[32m", "").replace("\x1b[0m", "");
         assert_eq!(plain, Table::new(false).row(&record()), "alignment does not depend on colour");
-    }
-
-    #[test]
-    fn durations_fit_and_do_not_jump_at_their_bounds() {
-        for (seconds, text) in [
-            (0.0, "0µs"),
-            (0.000_999_4, "999µs"),
-            (0.000_999_6, "1.0ms"),
-            (0.999_94, "999.9ms"),
-            (0.999_96, "1.000s"),
-            (99.9994, "99.999s"),
-            (99.9996, "100.0s"),
-            (9999.94, "9999.9s"),
-            (36_000.0, "10h"),
-            (-1.0, "-"),
-        ] {
-            assert_eq!(duration(seconds), text);
-            assert!(duration(seconds).chars().count() <= 7);
-        }
     }
 }

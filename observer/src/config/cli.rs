@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+mod questions;
+
+pub use questions::{DoctorArgs, ExaminedRole, Pair, ReachArgs, RequestsArgs, TopArgs, WhoseArgs};
+
 /// Measures LLM inference from the wire, without a change to applications.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "observer", version, about, max_term_width = 110)]
@@ -35,14 +39,18 @@ pub enum Command {
     Record(RecordArgs),
     /// Read a recording and show the requests in it
     Replay(ReplayArgs),
-    /// Follow the requests that an agent sees
-    Requests(RequestsArgs),
+    /// Follow the requests that a node or a cluster serves, or ask for those of the last while
+    Requests(Box<RequestsArgs>),
+    /// Show who is served how: rates, times, tokens and errors by pod and model
+    Top(Box<TopArgs>),
+    /// Look for what a role needs and does not have; exits with 1 if something that matters is missing
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `observer agent`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AgentArgs {
-    /// Address of /metrics, /healthz and /readyz; /api answers on loopback only [default: 0.0.0.0:9842]
+    /// Address that is served on; /api takes a token beyond loopback [default: 0.0.0.0:9842]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
 
@@ -58,7 +66,7 @@ pub struct AgentArgs {
 /// Flags of `observer cluster`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ClusterArgs {
-    /// Address of /metrics, /healthz and /readyz; /api answers on loopback only [default: 0.0.0.0:9842]
+    /// Address that is served on; /api takes a token beyond loopback [default: 0.0.0.0:9842]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
 
@@ -95,18 +103,6 @@ pub struct ReplayArgs {
     pub json: bool,
 }
 
-/// Arguments of `observer requests`.
-#[derive(Clone, Debug, Args)]
-pub struct RequestsArgs {
-    /// Print each request as one line of JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// Address of the agent
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9842")]
-    pub address: String,
-}
-
 /// One flag, as a configuration field and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlagSetting {
@@ -133,7 +129,11 @@ impl Cli {
         let flags = match &self.command {
             Command::Agent(args) => vec![("listen", &args.listen), ("node", &args.node), ("log", &args.log)],
             Command::Cluster(args) => vec![("listen", &args.listen), ("log", &args.log)],
-            Command::Record(_) | Command::Replay(_) | Command::Requests(_) => Vec::new(),
+            Command::Record(_)
+            | Command::Replay(_)
+            | Command::Requests(_)
+            | Command::Top(_)
+            | Command::Doctor(_) => Vec::new(),
         };
         settings.extend(flags.into_iter().filter_map(|(field, value)| {
             let value = value.clone()?;
@@ -229,8 +229,6 @@ mod tests {
             parse("observer replay out.rec --json").unwrap(),
             Command::Replay(ReplayArgs { json: true, .. })
         ));
-        let Command::Requests(args) = parse("observer requests").unwrap() else { panic!() };
-        assert_eq!(args.address, "127.0.0.1:9842");
         assert!(matches!(
             parse("observer cluster --listen 127.0.0.1:1").unwrap(),
             Command::Cluster(ClusterArgs { listen: Some(_), log: None })

@@ -251,17 +251,10 @@ pub(super) fn take(ebpf: &mut Ebpf, map: &'static str) -> Result<aya::maps::Map,
     ebpf.take_map(map).ok_or(LoadError::Absent(map))
 }
 
-/// Whether a kernel of this release is older than 5.11.
-fn charges_memlock(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version < (5, 11)
-}
-
 /// Before 5.11 maps are charged against `RLIMIT_MEMLOCK`; later kernels do not need it raised.
 fn raise_memlock() {
     let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-    if !charges_memlock(&rustix::system::uname().release().to_string_lossy()) {
+    if !requirements::charges_memlock(&rustix::system::uname().release().to_string_lossy()) {
         return;
     }
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
@@ -331,18 +324,4 @@ fn set(
     }
     let fd = loaded.fd().map_err(refused)?;
     array.set(index as u32, fd, 0).map_err(|source| LoadError::Map { map, source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::charges_memlock;
-
-    #[test]
-    fn old_kernels_charge_maps() {
-        assert!(charges_memlock("5.10.0-46-cloud-amd64"));
-        assert!(charges_memlock("4.19.0"));
-        assert!(!charges_memlock("5.11.0"));
-        assert!(!charges_memlock("6.1.0-56-cloud-amd64"));
-        assert!(!charges_memlock("7.0-rc1"));
-    }
 }

@@ -18,6 +18,6 @@ pub use baseline::EmptyPair;
 pub use counters::Counts;
 pub use load::{Kernel, LoadError, Options};
 pub use programs::{Probe, ProbeMode};
-pub use requirements::{Requirement, check};
+pub use requirements::{Capability, Requirement, capabilities, check, requirements};
 pub use tables::{Sizes, Tables};
 pub use watch::WatchBytes;

@@ -1,6 +1,10 @@
 //! Settings → a client of the API server, or why there is none.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
@@ -66,14 +70,7 @@ impl Connection {
             Some(path) => {
                 let failed = |cause| ConnectError::Kubeconfig { path: path.clone(), cause: Box::new(cause) };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-                let proxy = names_proxy(&kubeconfig);
-                let options = KubeConfigOptions::default();
-                let mut config =
-                    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?;
-                // The environment's proxy is for the outside world. One that the kubeconfig names is refused
-                // below, with that reason.
-                config.proxy_url = config.proxy_url.filter(|_| proxy);
-                config
+                of_kubeconfig(kubeconfig, None).await.map_err(failed)?
             }
             None => match Config::incluster() {
                 Ok(config) => config,
@@ -81,14 +78,32 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             },
         };
-        let mut config = config;
+        let mut connection = Self::with(config);
+        connection.config.read_timeout = Some(SILENCE);
+        connection.config.reset_reader_on_write = true;
+        Ok(Some(connection))
+    }
+
+    /// As kubectl does: by this kubeconfig, or by those that `KUBECONFIG` names, or else by that of the home folder; in
+    /// this context, or in the current one. What is open may be silent for as long as it likes.
+    ///
+    /// # Errors
+    /// When there is none, or it is of no use.
+    pub async fn of_operator(path: Option<&Path>, context: Option<&str>) -> Result<Self, ConnectError> {
+        let shown = || path.map_or_else(|| PathBuf::from("of this user"), Path::to_owned);
+        let failed = |cause| ConnectError::Kubeconfig { path: shown(), cause: Box::new(cause) };
+        let kubeconfig = path.map_or_else(Kubeconfig::read, Kubeconfig::read_from).map_err(failed)?;
+        let mut config = of_kubeconfig(kubeconfig, context.map(str::to_owned)).await.map_err(failed)?;
+        config.read_timeout = None;
+        Ok(Self::with(config))
+    }
+
+    fn with(mut config: Config) -> Self {
         config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(SILENCE);
-        config.reset_reader_on_write = true;
         // Whoever asks tries again, and counts it; the library would do so for minutes without a word.
         config.default_retry = false;
         config.headers.push((header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
-        Ok(Some(Self { config }))
+        Self { config }
     }
 
     /// The namespace that this is in.
@@ -116,6 +131,16 @@ impl Connection {
         });
         Ok(ClientBuilder::try_from(self.config.clone())?.with_layer(&heard).build())
     }
+}
+
+async fn of_kubeconfig(kubeconfig: Kubeconfig, context: Option<String>) -> Result<Config, KubeconfigError> {
+    let proxy = names_proxy(&kubeconfig);
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    // The environment's proxy is for the outside world. One that the kubeconfig names is refused where a client is made,
+    // with that reason.
+    config.proxy_url = config.proxy_url.filter(|_| proxy);
+    Ok(config)
 }
 
 /// Whether the kubeconfig itself names a proxy for a cluster.

@@ -10,8 +10,9 @@ use super::memory::Finished;
 use super::query::{Order, Query};
 use super::usual::Usual;
 
-/// The last line of an answer.
+/// The last line of an answer. A record has something `partial`, too, and more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Trailer {
     /// What is missing in the answer; empty if nothing is.
     pub partial: Vec<Partial>,
@@ -178,6 +179,7 @@ mod tests {
         let text = serde_json::to_string(&Trailer::default()).unwrap();
         assert_eq!(text, "{\"partial\":[]}");
         assert_eq!(serde_json::from_str::<Trailer>(&text).unwrap(), Trailer::default());
-        assert!(serde_json::from_str::<Trailer>("{\"id\":\"a\"}").is_err(), "no record is one");
+        let record = serde_json::to_string(&RequestRecord::default()).unwrap();
+        assert!(serde_json::from_str::<Trailer>(&record).is_err(), "no record is one");
     }
 }

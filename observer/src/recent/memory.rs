@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::position::Position;
 use super::size::held;
 use crate::exchange::RequestRecord;
@@ -39,7 +41,11 @@ impl Recent {
     /// Takes a request in that ended just now, and forgets the oldest if there is no room.
     pub fn remember(&mut self, mut record: RequestRecord, now: i64) -> Arc<Finished> {
         record.gap_micros = Vec::new();
-        let position = Position::of(&record).unwrap_or_else(|| Position::at(now, &record));
+        let position = Position::of(&record).unwrap_or_else(|| {
+            // The core did not know the wall clock yet.
+            record.ended_at = Timestamp::from_nanosecond(now.into()).ok().map(|now| now.to_string());
+            Position { time: now, node: record.node.clone(), id: record.id.clone() }
+        });
         let bytes = held(&record);
         let finished = Arc::new(Finished { sequence: self.next, position, record, bytes });
         self.next += 1;
@@ -118,7 +124,7 @@ mod tests {
             memory.remember(record(number), 0);
         }
         assert_eq!((memory.len(), memory.forgotten(), memory.bytes()), (3, 2, 3 * one));
-        let second: jiff::Timestamp = "2026-03-01T12:00:02Z".parse().unwrap();
+        let second: Timestamp = "2026-03-01T12:00:02Z".parse().unwrap();
         assert_eq!(i128::from(memory.complete_since()), second.as_nanosecond());
         assert_eq!(ids(&memory, u64::MAX, 9), ["5", "4", "3"]);
         assert_eq!(ids(&memory, 4, 1), ["4"]);
@@ -140,5 +146,6 @@ mod tests {
         let mut memory = Recent::new(1 << 20, 0);
         let finished = memory.remember(RequestRecord::default(), 42);
         assert_eq!(finished.position.time, 42);
+        assert_eq!(finished.record.ended_at.as_deref(), Some("1970-01-01T00:00:00.000000042Z"));
     }
 }

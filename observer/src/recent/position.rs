@@ -22,12 +22,12 @@ pub struct Position {
 impl Position {
     /// Of a record that says when it ended.
     pub fn of(record: &RequestRecord) -> Option<Self> {
-        Some(Self::at(nanos(record.ended_at.as_deref()?.parse().ok()?), record))
+        Self::named(record.ended_at.as_deref()?, record.node.clone(), record.id.clone())
     }
 
-    /// Of a record that ended at this time.
-    pub fn at(time: i64, record: &RequestRecord) -> Self {
-        Self { time, node: record.node.clone(), id: record.id.clone() }
+    /// Of a request of this node that has this id, if the time is one.
+    pub fn named(ended_at: &str, node: String, id: String) -> Option<Self> {
+        Some(Self { time: nanos(ended_at.parse().ok()?), node, id })
     }
 }
 

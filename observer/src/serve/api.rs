@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{AppState, Feed, Lines, Question, STREAMS};
+use super::{AppState, Feed, HEARTBEAT, Lines, Question, STREAMS};
 use crate::recent::{Asked, Query};
 
 /// What is asked for, as names and values.
@@ -33,8 +33,7 @@ pub(super) async fn requests(State(state): State<AppState>, raw: RawQuery, pairs
     } else {
         turn(&state.questions).await
     };
-    let Some(api) = &state.sources.api else { return StatusCode::NOT_FOUND.into_response() };
-    let lines = api.requests(question).await;
+    let lines = state.sources.api.requests(question).await;
     answer(&state, lines, permit)
 }
 
@@ -43,8 +42,7 @@ pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Par
     match question(Asked::Top, raw, pairs) {
         Ok(question) => {
             let permit = turn(&state.questions).await;
-            let Some(api) = &state.sources.api else { return StatusCode::NOT_FOUND.into_response() };
-            let lines = api.top(question).await;
+            let lines = state.sources.api.top(question).await;
             answer(&state, lines, permit)
         }
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
@@ -87,6 +85,7 @@ async fn turn(questions: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(questions).acquire_owned().await.ok()
 }
 
+/// Lines as they come, and empty ones while none does: the other end can tell silence from death.
 fn answer(state: &AppState, lines: Lines, permit: Option<OwnedSemaphorePermit>) -> Response {
     let open = (lines, state.stop.clone(), permit);
     let lines = stream::unfold(open, |(mut lines, mut stop, permit)| async move {
@@ -94,6 +93,7 @@ fn answer(state: &AppState, lines: Lines, permit: Option<OwnedSemaphorePermit>) 
             // What was told before the end is told.
             biased;
             line = lines.next() => line?,
+            () = tokio::time::sleep(HEARTBEAT) => Bytes::from_static(b"\n"),
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         Some((Ok::<_, Infallible>(line), (lines, stop, permit)))

@@ -49,6 +49,9 @@ const GRACE: Duration = Duration::from_millis(400);
 /// Streams of `/api` at a time.
 const STREAMS: usize = 32;
 
+/// After so long without a line an empty one is sent.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+
 /// Questions of `/api` that are being answered at a time; others wait.
 const QUESTIONS: usize = 8;
 
@@ -123,7 +126,7 @@ pub struct Sources {
     /// What is told at `/api/v1/`, by name.
     pub feeds: Vec<(&'static str, Feed)>,
     /// Who answers questions.
-    pub api: Option<Arc<dyn Api>>,
+    pub api: Arc<dyn Api>,
     /// The token that others than loopback peers have to present.
     pub token: Arc<TokenFile>,
 }
@@ -179,6 +182,8 @@ impl Server {
         shutdown: impl Future<Output = ()> + Send + 'static,
         grace: Duration,
     ) -> Result<(), ServeError> {
+        // What is wrong with it is said now, not when somebody is refused.
+        let _token = sources.token.read();
         let (stop_sender, stop) = watch::channel(false);
         let mut stopped = stop.clone();
         let [streams, questions] = [STREAMS, QUESTIONS].map(|most| Arc::new(Semaphore::new(most)));
@@ -206,13 +211,10 @@ impl Server {
 }
 
 fn router(state: AppState) -> Router {
-    let mut api = Router::new();
+    let mut api = Router::new().route("/v1/requests", get(api::requests)).route("/v1/top", get(api::top));
     for (name, feed) in state.sources.feeds.clone() {
         let follow = move |State(state): State<AppState>| std::future::ready(api::follow(&state, &feed));
         api = api.route(&format!("/v1/{name}"), get(follow));
-    }
-    if state.sources.api.is_some() {
-        api = api.route("/v1/requests", get(api::requests)).route("/v1/top", get(api::top));
     }
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
     Router::new()

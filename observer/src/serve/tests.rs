@@ -41,7 +41,7 @@ fn sources(feed: &RequestFeed) -> Sources {
         ready: Arc::default(),
         not_ready: "nothing runs yet",
         feeds: vec![("events", Feed::new(4))],
-        api: Some(Arc::new(api)),
+        api: Arc::new(api),
         token: Arc::default(),
     }
 }

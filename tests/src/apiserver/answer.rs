@@ -15,7 +15,7 @@ use super::{
     Shared, State,
     discovery::discovery,
     faults::Orders,
-    read, reviews,
+    forward, read, reviews,
     seen::{Request, Seen},
     shape::Shape,
     status::{self, Failure},
@@ -31,9 +31,14 @@ pub(super) async fn handle(
     Extracted(shared): Extracted<Arc<Shared>>,
     request: axum::extract::Request,
 ) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let (seen, orders) = shared.change(|state| state.register(&parts));
     tokio::time::sleep(orders.delay).await;
+    if seen.request.subresource == "portforward" {
+        let response = forward::answer(&shared, &seen, &mut parts);
+        seen.answered(response.status().as_u16());
+        return response;
+    }
     let response = match to_bytes(body, LARGEST_BODY).await {
         Ok(body) => respond(&shared, &seen, &parts.headers, &body, orders),
         Err(why) => Failure::bad_request(&why.to_string()).response(),

@@ -4,6 +4,7 @@ mod election;
 mod events;
 mod faults;
 mod kinds;
+mod rights;
 mod scale;
 
 use std::{path::PathBuf, time::Duration};

@@ -1,6 +1,12 @@
 //! What the service accounts may do.
 
-use observer_tests::deploy::rights;
+use std::collections::BTreeSet;
+
+use observer::kube::{Right, of_agent, of_cluster};
+use observer_tests::{
+    apiserver::{Grant, granted},
+    deploy::rights,
+};
 use serde_json::{Value, json};
 
 /// Rules of the roles of a kind.
@@ -29,7 +35,8 @@ fn rights_of_the_service_accounts() {
         );
     }
     for rule in rules(&cluster, "Role") {
-        assert_eq!(rule["resources"], json!(["leases"]), "{rule}");
+        let resource = rule["resources"][0].as_str().expect("a resource");
+        assert!(["leases", "endpointslices"].contains(&resource), "{rule}");
     }
     for one in agent.iter().chain(&cluster) {
         let rules = one["rules"].to_string();
@@ -37,6 +44,21 @@ fn rights_of_the_service_accounts() {
             assert!(!rules.contains(&format!("\"{word}\"")), "{word}: {rules}");
         }
     }
+}
+
+#[test]
+fn the_doctor_asks_for_what_is_granted() {
+    let (Some(agent), Some(cluster)) = (rights("observer-agent"), rights("observer-cluster")) else { return };
+    let grants = |rights: Vec<Right>| -> BTreeSet<Grant> {
+        let grant = |right: Right| Grant {
+            group: right.group.to_owned(),
+            resource: right.resource.to_owned(),
+            verb: right.verb.to_owned(),
+        };
+        rights.into_iter().map(grant).collect()
+    };
+    assert_eq!(grants(of_agent()), granted(&agent));
+    assert_eq!(grants(of_cluster("observer", "observer-cluster")), granted(&cluster));
 }
 
 #[test]

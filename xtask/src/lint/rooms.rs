@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 17] = [
+const ROAD: [&str; 19] = [
     "connection",
     "http",
     "body",
@@ -29,6 +29,8 @@ const ROAD: [&str; 17] = [
     "recent",
     "export",
     "serve",
+    "fleet",
+    "doctor",
     "cli",
 ];
 

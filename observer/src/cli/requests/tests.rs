@@ -1,9 +1,12 @@
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 
 use super::*;
+use crate::config::cli::{ReachArgs, WhoseArgs};
 
 fn args(address: String, json: bool) -> RequestsArgs {
-    RequestsArgs { json, address }
+    let reach = ReachArgs { address: Some(address), ..ReachArgs::default() };
+    RequestsArgs { json, reach, ..RequestsArgs::default() }
 }
 
 /// An agent that answers once with these bytes.
@@ -39,8 +42,8 @@ fn record_line() -> String {
 fn records_become_lines_until_the_agent_stops() {
     let (address, thread) = agent(stream(&[&record_line(), "{\"lagged\":7}", &record_line()]));
     let (mut output, mut remarks) = (Vec::new(), Vec::new());
-    let error = follow(&args(address.clone(), false), false, &mut output, &mut remarks).unwrap_err();
-    assert!(matches!(&error, RequestsError::Ended { .. }), "{error}");
+    let error = show(&args(address.clone(), false), false, &mut output, &mut remarks).unwrap_err();
+    assert!(matches!(&error, Failure::Ended { .. }), "{error}");
     assert!(error.to_string().contains(&address) && error.to_string().contains("start it again"));
     let output = String::from_utf8(output).unwrap();
     let lines: Vec<&str> = output.lines().collect();
@@ -82,14 +85,14 @@ async fn a_real_endpoint_is_followed_live() {
         ready: std::sync::Arc::default(),
         not_ready: "",
         feeds: Vec::new(),
-        api: Some(std::sync::Arc::new(api)),
+        api: std::sync::Arc::new(api),
         token: std::sync::Arc::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = std::thread::spawn(move || {
         let (sender, texts) = std::sync::mpsc::sync_channel(8);
         let follower =
-            std::thread::spawn(move || follow(&args, false, Handover(Vec::new(), sender), io::sink()));
+            std::thread::spawn(move || show(&args, false, Handover(Vec::new(), sender), io::sink()));
         assert!(texts.recv().unwrap().starts_with("TIME"));
         requests.publish(serde_json::from_str(&record_line()).unwrap(), 0);
         assert!(texts.recv().unwrap().contains("vllm"), "a request is shown while the stream is open");
@@ -100,7 +103,7 @@ async fn a_real_endpoint_is_followed_live() {
         let _dropped_or_sent = stopped.await;
     };
     server.run(sources, stopped).await.unwrap();
-    assert!(matches!(client.join().unwrap(), Err(RequestsError::Ended { .. })));
+    assert!(matches!(client.join().unwrap(), Err(Failure::Ended { .. })));
 }
 
 #[test]
@@ -108,10 +111,83 @@ fn json_is_passed_on_as_it_is() {
     let lines = ["{\"id\":\"a\",\"new_field\":1}", "{\"lagged\":7}"];
     let (address, thread) = agent(stream(&lines));
     let mut output = Vec::new();
-    let error = follow(&args(address, true), false, &mut output, io::sink()).unwrap_err();
-    assert!(matches!(error, RequestsError::Ended { .. }), "{error}");
+    let error = show(&args(address, true), false, &mut output, io::sink()).unwrap_err();
+    assert!(matches!(error, Failure::Ended { .. }), "{error}");
     assert_eq!(String::from_utf8(output).unwrap(), lines.join("\n") + "\n");
     thread.join().unwrap();
+}
+
+#[test]
+fn the_newest_of_an_answer_is_last_and_what_is_missing_is_said() {
+    let line = |second: u8, process: &str| {
+        let started_at = Some(format!("2026-03-01T12:00:{second:02}.000000000Z"));
+        serde_json::to_string(&RequestRecord {
+            process: process.to_owned(),
+            started_at,
+            ..RequestRecord::default()
+        })
+        .unwrap()
+    };
+    let trailer = r#"{"partial":[{"node":"b","reason":"unreachable (\u001b[2J)"}],"next":"1,a,0-0"}"#;
+    let lines = [&*line(2, "newest"), &*line(1, "oldest"), trailer];
+    let past = |address: String, json| RequestsArgs {
+        whose: WhoseArgs { namespace: Some("ml&x".to_owned()), ..WhoseArgs::default() },
+        slow: true,
+        ..args(address, json)
+    };
+    let (address, thread) = agent(stream(&lines));
+    let (mut output, mut remarks) = (Vec::new(), Vec::new());
+    show(&past(address, false), false, &mut output, &mut remarks).unwrap();
+    let (output, remarks) = (String::from_utf8(output).unwrap(), String::from_utf8(remarks).unwrap());
+    let shown: Vec<_> = output.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(shown, ["SERVER", "oldest", "newest"]);
+    assert_eq!(
+        remarks,
+        "partial: node b unreachable (\u{fffd}[2J)\nthere are more than these 2: --limit shows more of them\n"
+    );
+    assert!(
+        thread.join().unwrap().starts_with("GET /api/v1/requests?namespace=ml%26x&slow=true HTTP/1.1\r\n")
+    );
+    let (address, thread) = agent(stream(&lines));
+    let mut output = Vec::new();
+    show(&past(address, true), false, &mut output, io::sink()).unwrap();
+    let output = String::from_utf8(output).unwrap();
+    assert_eq!(output.lines().collect::<Vec<_>>()[..2], [&*line(1, "oldest"), &*line(2, "newest")]);
+    assert!(output.ends_with("\"next\":\"1,a,0-0\"}\n"), "{output}");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_thousand_nodes_are_not_named_one_by_one() {
+    let partial = |n: u32| crate::recent::Partial { node: n.to_string(), reason: "is away".to_owned() };
+    let mut text = Vec::new();
+    lacks(&mut text, &(0..1000).map(partial).collect::<Vec<_>>()).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text.lines().count(), 11);
+    assert!(text.ends_with("partial: node 9 is away\npartial: and 990 more, which --json names\n"), "{text}");
+}
+
+#[test]
+fn an_answer_without_an_end_is_none() {
+    let (address, thread) = agent(stream(&[&record_line()]));
+    let past = RequestsArgs { slow: true, ..args(address, false) };
+    let error = show(&past, false, io::sink(), io::sink()).unwrap_err();
+    assert!(matches!(error, Failure::Ended { .. }), "{error}");
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_token_of_the_file_is_presented() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "of-the-tests\n").unwrap();
+    let (address, thread) = agent(stream(&[]));
+    let mut args = args(address, false);
+    args.reach.token_file = Some(file.path().to_owned());
+    assert!(show(&args, false, io::sink(), io::sink()).is_err(), "it ended");
+    assert!(thread.join().unwrap().contains("Bearer of-the-tests\r\n"));
+    std::fs::write(file.path(), "").unwrap();
+    let error = show(&args, false, io::sink(), io::sink()).unwrap_err().to_string();
+    assert!(error.contains("no token in") && error.contains("--token-file"), "{error}");
 }
 
 #[test]
@@ -119,16 +195,16 @@ fn no_agent_says_how_to_start_one() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
-    let error = follow(&args(address.clone(), false), false, io::sink(), io::sink()).unwrap_err();
+    let error = show(&args(address.clone(), false), false, io::sink(), io::sink()).unwrap_err();
     let message = error.to_string();
-    assert!(matches!(error, RequestsError::NoAgent { .. }), "{message}");
+    assert!(matches!(error, Failure::NoAgent { .. }), "{message}");
     assert!(message.contains(&format!("no agent answers at {address}")), "{message}");
     assert!(message.contains("observer agent") && message.contains("--address"), "{message}");
 }
 
 #[test]
 fn a_nonsensical_address_is_refused() {
-    let error = follow(&args("no where".to_owned(), false), false, io::sink(), io::sink()).unwrap_err();
+    let error = show(&args("no where".to_owned(), false), false, io::sink(), io::sink()).unwrap_err();
     assert!(error.to_string().contains("no agent answers at no where"), "{error}");
 }
 
@@ -136,7 +212,7 @@ fn a_nonsensical_address_is_refused() {
 fn a_refusal_is_shown() {
     let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 12\r\n\r\nnot for you\n".to_owned();
     let (address, thread) = agent(answer);
-    let error = follow(&args(address.clone(), false), false, io::sink(), io::sink()).unwrap_err();
+    let error = show(&args(address.clone(), false), false, io::sink(), io::sink()).unwrap_err();
     assert_eq!(error.to_string(), format!("{address} answers with status 403: not for you"));
     thread.join().unwrap();
 }
@@ -144,8 +220,8 @@ fn a_refusal_is_shown() {
 #[test]
 fn what_is_no_record_is_named() {
     let (address, thread) = agent(stream(&["<html>"]));
-    let error = follow(&args(address, false), false, io::sink(), io::sink()).unwrap_err();
-    assert!(matches!(error, RequestsError::NotARecord { .. }), "{error}");
+    let error = show(&args(address, false), false, io::sink(), io::sink()).unwrap_err();
+    assert!(matches!(error, Failure::NoLine { .. }), "{error}");
     thread.join().unwrap();
 }
 
@@ -153,8 +229,8 @@ fn what_is_no_record_is_named() {
 fn a_broken_connection_is_not_a_stopped_agent() {
     let cut = stream(&[&record_line()]).replace("0\r\n\r\n", "ff\r\nhalf");
     let (address, thread) = agent(cut);
-    let error = follow(&args(address, false), false, io::sink(), io::sink()).unwrap_err();
-    assert!(matches!(error, RequestsError::Broken { .. }), "{error}");
+    let error = show(&args(address, false), false, io::sink(), io::sink()).unwrap_err();
+    assert!(matches!(error, Failure::Broken { .. }), "{error}");
     thread.join().unwrap();
 }
 
@@ -170,6 +246,6 @@ fn a_reader_that_has_had_enough_ends_it_well() {
         }
     }
     let (address, thread) = agent(stream(&[&record_line()]));
-    follow(&args(address, false), false, Closed, io::sink()).unwrap();
+    show(&args(address, false), false, Closed, io::sink()).unwrap();
     thread.join().unwrap();
 }

@@ -1,0 +1,132 @@
+//! What a fleet answers: what its agents do, in one order.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+
+use super::directory::{Directory, Remembered};
+use super::follow::follow;
+use super::gather::{Gathered, Round, gather};
+use crate::kube::AgentAt;
+use crate::recent::{Order, Partial, Position, Query, Row, Trailer};
+use crate::serve::{Api, Lines, Question, TokenFile};
+
+/// The path of requests on an agent, and that of rows.
+pub(super) const REQUESTS: &str = "/api/v1/requests";
+const TOP: &str = "/api/v1/top";
+
+/// The agents of a cluster, as one that answers.
+#[derive(Clone)]
+pub struct Fleet {
+    agents: Remembered,
+    token: Arc<TokenFile>,
+}
+
+impl Fleet {
+    /// Of the agents that this directory knows, on a monotonic clock in nanoseconds. Agents on other machines are
+    /// presented the token.
+    pub fn new(directory: Directory, token: Arc<TokenFile>, clock: fn() -> u64) -> Self {
+        Self { agents: Remembered::new(directory, clock), token }
+    }
+
+    /// The agents of nodes that a question is about.
+    pub(super) async fn asked(&self, query: &Query) -> (Vec<AgentAt>, Option<Partial>) {
+        let (mut agents, partial) = self.agents.agents().await;
+        agents.retain(|agent| query.is_about_node(&agent.node));
+        (agents, partial)
+    }
+
+    pub(super) fn token(&self) -> &TokenFile {
+        &self.token
+    }
+
+    async fn past(self, question: Question) -> Lines {
+        let query = &question.query;
+        match query.order {
+            Order::Newest => {
+                let gathered = self.all(REQUESTS, &question, |line| position(line).map(Reverse)).await;
+                let last = gathered.lines.last_key_value().map(|(Reverse(last), _)| last.to_string());
+                answer(gathered, last)
+            }
+            Order::Oldest => {
+                let gathered = self.all(REQUESTS, &question, position).await;
+                let last = gathered.lines.last_key_value().map(|(last, _)| last.to_string());
+                answer(gathered, last)
+            }
+        }
+    }
+
+    async fn rows(self, question: Question) -> Lines {
+        // A role of its own has a row of its own. What has no window is no row.
+        let key = |line: &[u8]| {
+            let row: Row = serde_json::from_slice(line).ok().filter(|row: &Row| row.window > 0.0)?;
+            let ((busy, names), role) = (row.rank(), row.role as u8);
+            Some((busy, names.map(str::to_owned), role))
+        };
+        let mut gathered = self.all(TOP, &question, key).await;
+        if gathered.left_out > 0 {
+            let reason = format!("{} rows more are left out", gathered.left_out);
+            gathered.partial.insert(0, Partial { node: String::new(), reason });
+        }
+        answer(gathered, None)
+    }
+
+    async fn all<K: Ord + Send>(
+        &self,
+        path: &str,
+        question: &Question,
+        key: impl Fn(&[u8]) -> Option<K> + Sync,
+    ) -> Gathered<K> {
+        let (agents, unknown) = self.asked(&question.query).await;
+        let token = self.token.read();
+        let round = Round {
+            path: &format!("{path}?{}", question.text),
+            token: token.as_ref(),
+            most: question.query.limit(),
+            stops_early: path == REQUESTS && question.query.order == Order::Newest,
+        };
+        let mut gathered = gather(agents, &round, key).await;
+        gathered.partial.splice(..0, unknown);
+        gathered
+    }
+}
+
+impl Api for Fleet {
+    fn requests(&self, question: Question) -> BoxFuture<'static, Lines> {
+        let fleet = self.clone();
+        if question.query.follow { follow(fleet, question).boxed() } else { fleet.past(question).boxed() }
+    }
+
+    fn top(&self, question: Question) -> BoxFuture<'static, Lines> {
+        self.clone().rows(question).boxed()
+    }
+}
+
+fn answer<K: Send + 'static>(gathered: Gathered<K>, last: Option<String>) -> Lines {
+    let next = last.filter(|_| gathered.is_cut);
+    let trailer = line(&Trailer { partial: gathered.partial, next });
+    stream::iter(gathered.lines.into_values().chain([trailer])).boxed()
+}
+
+pub(super) fn line(value: &impl Serialize) -> Bytes {
+    // Texts and lists of them always have a form.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    Bytes::from(line)
+}
+
+/// Where a line stands that is a record.
+fn position(line: &[u8]) -> Option<Position> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+        node: String,
+        ended_at: String,
+    }
+    let named: Named = serde_json::from_slice(line).ok()?;
+    Position::named(&named.ended_at, named.node, named.id)
+}

@@ -1,0 +1,147 @@
+//! The best lines of all agents, as one answer: bounded in what is held, however many there are.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::ask::{Answer, AskError, Call, ask};
+use crate::kube::AgentAt;
+use crate::recent::{Partial, Trailer};
+use crate::serve::Token;
+
+/// Agents that are asked at a time.
+const AT_A_TIME: usize = 64;
+
+/// How long an agent may take for the whole of its answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of what an agent says of itself that are passed on.
+const SAID: usize = 200;
+
+/// What is asked of every agent.
+pub(super) struct Round<'a> {
+    pub(super) path: &'a str,
+    pub(super) token: Option<&'a Token>,
+    /// Most lines that are kept.
+    pub(super) most: usize,
+    /// Whether an agent whose lines do not count any more has nothing more to say: all that it could say of itself is
+    /// about what would come later.
+    pub(super) stops_early: bool,
+}
+
+/// What all said.
+pub(super) struct Gathered<K> {
+    /// The first lines by their keys.
+    pub(super) lines: BTreeMap<K, Bytes>,
+    /// Lines that there was no room for, as far as they were read.
+    pub(super) left_out: u64,
+    /// Whether there is more than these lines.
+    pub(super) is_cut: bool,
+    /// What is missing.
+    pub(super) partial: Vec<Partial>,
+}
+
+/// Why an agent did not say everything.
+pub(super) fn unreachable(node: &str, why: &str) -> Partial {
+    Partial { node: node.to_owned(), reason: format!("unreachable ({why})") }
+}
+
+/// Opens a connection to an agent.
+pub(super) async fn connect(agent: &AgentAt) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect(agent.address).await.map_err(|error| error.kind().to_string())?;
+    // Questions are small and wanted now; without the option they are only late.
+    let _best_effort = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Asks an agent.
+pub(super) async fn question(agent: &AgentAt, path: &str, token: Option<&Token>) -> Result<Answer, Partial> {
+    let stream = connect(agent).await.map_err(|why| unreachable(&agent.node, &why))?;
+    let host = agent.address.to_string();
+    ask(stream, Call { host: &host, path, token }).await.map_err(|error| match error {
+        AskError::Refused { .. } => {
+            Partial { node: agent.node.clone(), reason: format!("refused to answer ({error})") }
+        }
+        error => unreachable(&agent.node, &error.to_string()),
+    })
+}
+
+/// Asks all agents. `key` orders lines, the least first; what has none is no line of an answer.
+pub(super) async fn gather<K: Ord + Send>(
+    agents: Vec<AgentAt>,
+    round: &Round<'_>,
+    key: impl Fn(&[u8]) -> Option<K> + Sync,
+) -> Gathered<K> {
+    let nothing = Gathered { lines: BTreeMap::new(), left_out: 0, is_cut: false, partial: Vec::new() };
+    let gathered = Mutex::new(nothing);
+    stream::iter(&agents)
+        .for_each_concurrent(AT_A_TIME, async |agent| {
+            let told = timeout(PATIENCE, one(agent, round, &key, &gathered)).await;
+            let late =
+                || Err(unreachable(&agent.node, &format!("no whole answer in {} s", PATIENCE.as_secs())));
+            if let Err(partial) = told.unwrap_or_else(|_late| late()) {
+                gathered.lock().unwrap_or_else(PoisonError::into_inner).partial.push(partial);
+            }
+        })
+        .await;
+    let mut gathered = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+    gathered.partial.sort_unstable_by(|a, b| (&a.node, &a.reason).cmp(&(&b.node, &b.reason)));
+    gathered
+}
+
+/// Takes in what one agent says.
+async fn one<K: Ord>(
+    agent: &AgentAt,
+    round: &Round<'_>,
+    key: impl Fn(&[u8]) -> Option<K>,
+    gathered: &Mutex<Gathered<K>>,
+) -> Result<(), Partial> {
+    let broken = |error: AskError| unreachable(&agent.node, &error.to_string());
+    let mut answer = question(agent, round.path, round.token).await?;
+    while let Some(line) = answer.line().await.map_err(broken)? {
+        let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = key(&line) {
+            if !gathered.offer(key, &line, round.most) && round.stops_early {
+                return Ok(());
+            }
+        } else if let Ok(trailer) = serde_json::from_slice::<Trailer>(&line) {
+            gathered.is_cut |= trailer.next.is_some();
+            gathered.partial.extend(trailer.partial.into_iter().map(shortened));
+            return Ok(());
+        } else {
+            let reason = "sent what is no line of an answer: see whether it is of this version".to_owned();
+            return Err(Partial { node: agent.node.clone(), reason });
+        }
+    }
+    Err(unreachable(&agent.node, "the answer broke off"))
+}
+
+fn shortened(mut partial: Partial) -> Partial {
+    for text in [&mut partial.node, &mut partial.reason] {
+        *text = text.chars().take(SAID).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    }
+    partial
+}
+
+impl<K: Ord> Gathered<K> {
+    /// Takes a line in if it belongs to the first ones; whether it did.
+    fn offer(&mut self, key: K, line: &[u8], most: usize) -> bool {
+        let is_full = self.lines.len() >= most;
+        if is_full {
+            self.is_cut = true;
+            self.left_out += 1;
+            if self.lines.last_key_value().is_none_or(|(last, _)| *last <= key) {
+                return false;
+            }
+            self.lines.pop_last();
+        }
+        // A copy, so that a line does not hold the whole buffer that it came in.
+        self.lines.insert(key, Bytes::copy_from_slice(line));
+        true
+    }
+}

@@ -1,0 +1,302 @@
+use std::net::SocketAddr;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::exchange::{Outcome, RequestRecord};
+use crate::kube::AgentAt;
+use crate::recent::{Asked, Query, Running};
+use crate::serve::{self, Api, Lines, NodeApi, RequestFeed, Server, Sources, TokenFile};
+
+const SECOND: i64 = 1_000_000_000;
+const NOW: i64 = 1_772_366_400 * SECOND;
+
+/// A node with requests that ended so many seconds before now.
+struct Node {
+    at: AgentAt,
+    feed: RequestFeed,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+async fn node(name: &str, ended: &[i64]) -> Node {
+    let feed = RequestFeed::new(64, 1 << 20, 0);
+    for ago in ended {
+        publish(&feed, name, *ago);
+    }
+    let running = Running { whose: ["ml", "p", "c"].map(str::to_owned), requests: 1, ..Running::default() };
+    let api = NodeApi {
+        node: name.to_owned(),
+        feed: feed.clone(),
+        running: Arc::new(move || vec![running.clone()]),
+        wall: || NOW,
+    };
+    let sources = Sources {
+        metrics: Arc::new(|| Ok(String::new())),
+        ready: Arc::default(),
+        not_ready: "",
+        feeds: Vec::new(),
+        api: Arc::new(api),
+        token: Arc::default(),
+    };
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = server.address();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        let _dropped_or_sent = stopped.await;
+    };
+    let task = tokio::spawn(async { server.run(sources, stopped).await.unwrap() });
+    Node { at: AgentAt { node: name.to_owned(), address }, feed, stop, task }
+}
+
+fn publish(feed: &RequestFeed, node: &str, ago: i64) {
+    let record = RequestRecord {
+        id: format!("{ago:x}-0"),
+        node: node.to_owned(),
+        namespace: "ml".to_owned(),
+        outcome: Some(if ago % 2 == 0 { Outcome::Ok } else { Outcome::ServerError }),
+        ..RequestRecord::default()
+    };
+    feed.publish(record, NOW - ago * SECOND);
+}
+
+/// An agent that answers each connection with these bytes, and then waits.
+async fn answering(name: &str, answer: String) -> AgentAt {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let _head = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if answer.is_empty() {
+                    sleep(Duration::from_mins(1)).await;
+                }
+            });
+        }
+    });
+    AgentAt { node: name.to_owned(), address }
+}
+
+/// One where nobody listens.
+async fn gone(name: &str) -> AgentAt {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    AgentAt { node: name.to_owned(), address: listener.local_addr().unwrap() }
+}
+
+/// Leaps, so that where the agents are is asked each time.
+fn clock() -> u64 {
+    static CLOCK: AtomicU64 = AtomicU64::new(0);
+    CLOCK.fetch_add(10_000_000_000, Ordering::Relaxed)
+}
+
+fn fleet(agents: &Arc<Mutex<Vec<AgentAt>>>) -> Fleet {
+    let agents = Arc::clone(agents);
+    let directory: Directory = Arc::new(move || {
+        let agents = agents.lock().unwrap().clone();
+        Box::pin(async move { Ok(agents) })
+    });
+    Fleet::new(directory, Arc::new(TokenFile::default()), clock)
+}
+
+fn question(asked: Asked, text: &str) -> serve::Question {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    let pairs: Vec<_> = text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect();
+    serve::Question { query: Query::parse(asked, &pairs).unwrap(), text: text.to_owned() }
+}
+
+async fn read(lines: Lines) -> Vec<Value> {
+    lines.map(|line| serde_json::from_slice(&line).unwrap()).collect().await
+}
+
+/// Nodes and seconds ago of an answer, what is missing in it, and its cursor.
+async fn ask_all(agents: Vec<AgentAt>, text: &str) -> (Vec<(String, i64)>, Vec<String>, Option<String>) {
+    let fleet = fleet(&Arc::new(Mutex::new(agents)));
+    let mut lines = read(fleet.requests(question(Asked::Requests, text)).await).await;
+    let trailer: crate::recent::Trailer = serde_json::from_value(lines.pop().unwrap()).unwrap();
+    let told = lines.iter().map(|line| {
+        let id = line["id"].as_str().unwrap();
+        let ago = i64::from_str_radix(id.strip_suffix("-0").unwrap(), 16).unwrap();
+        (line["node"].as_str().unwrap().to_owned(), ago)
+    });
+    (told.collect(), trailer.partial.iter().map(ToString::to_string).collect(), trailer.next)
+}
+
+fn named(node: &str, ago: i64) -> (String, i64) {
+    (node.to_owned(), ago)
+}
+
+#[tokio::test]
+async fn requests_of_all_nodes_come_in_the_order_of_their_ends() {
+    let (a, b) = (node("a", &[50, 30, 10]).await, node("b", &[40, 30, 20]).await);
+    let agents = vec![a.at.clone(), b.at.clone()];
+    let newest =
+        [named("a", 10), named("b", 20), named("b", 30), named("a", 30), named("b", 40), named("a", 50)];
+    let (told, partial, next) = ask_all(agents.clone(), "since=1h").await;
+    assert_eq!((told, partial, next), (newest.to_vec(), Vec::new(), None));
+    let (told, ..) = ask_all(agents.clone(), "order=oldest&limit=2").await;
+    assert_eq!(told, [named("a", 50), named("b", 40)]);
+    let (told, ..) = ask_all(agents.clone(), "node=b&outcome=ok").await;
+    assert_eq!(told, [named("b", 20), named("b", 30), named("b", 40)]);
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let (told, _, next) = ask_all(agents.clone(), &format!("limit=1{cursor}")).await;
+        all.extend(told);
+        let Some(next) = next else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(all, newest);
+}
+
+#[tokio::test]
+async fn whoever_does_not_answer_is_named_and_the_others_answer() {
+    let a = node("a", &[20, 10]).await;
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n";
+    let refusal = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nwho?\n".to_owned();
+    let record = format!("{ok}{{\"id\":\"f-0\",\"node\":\"cut\",\"ended_at\":\"2026-03-01T11:59:45Z\"}}\n");
+    let agents = vec![
+        a.at.clone(),
+        gone("dead").await,
+        answering("hung", String::new()).await,
+        answering("other", refusal).await,
+        answering("cut", record).await,
+        answering("old", format!("{ok}<html>\n")).await,
+        answering("ssh", "SSH-2.0\r\n\r\n".to_owned()).await,
+    ];
+    let (told, partial, _) = timeout(Duration::from_secs(10), ask_all(agents, "limit=9")).await.unwrap();
+    assert_eq!(told, [named("a", 10), named("cut", 15), named("a", 20)], "what came counts");
+    let mut told = partial.iter().map(String::as_str);
+    let mut next = || told.next().unwrap();
+    let cut = next();
+    assert!(cut.starts_with("node cut unreachable ("), "{cut}");
+    assert_eq!(next(), "node dead unreachable (connection refused)");
+    assert_eq!(next(), "node hung unreachable (no whole answer in 2 s)");
+    assert!(next().starts_with("node old sent what is no line of an answer"));
+    assert_eq!(next(), "node other refused to answer (status 401: who?)");
+    assert!(next().starts_with("node ssh unreachable ("));
+    assert_eq!(told.next(), None);
+}
+
+#[tokio::test]
+async fn however_many_there_are_an_answer_is_bounded() {
+    let one = node("n", &(1..=40).collect::<Vec<_>>()).await;
+    let agents = vec![one.at.clone(); 200];
+    let fleet = fleet(&Arc::new(Mutex::new(agents)));
+    let lines = read(fleet.requests(question(Asked::Requests, "limit=30")).await).await;
+    assert_eq!(lines.len(), 31);
+    assert!(lines[30]["next"].is_string());
+}
+
+#[tokio::test]
+async fn rows_of_all_nodes_the_busiest_first() {
+    let (a, b) = (node("a", &[5]).await, node("b", &[9, 8, 7]).await);
+    let agents = Arc::new(Mutex::new(vec![a.at.clone(), gone("c").await, b.at.clone()]));
+    let fleet = fleet(&agents);
+    let lines = read(fleet.top(question(Asked::Top, "")).await).await;
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line["node"].as_str(), line["requests"].as_u64(), line["failed"].as_u64()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some("b"), Some(3), Some(2)),
+            (Some("a"), Some(1), Some(1)),
+            (Some("a"), Some(0), Some(0)),
+            (Some("b"), Some(0), Some(0)),
+            (None, None, None)
+        ]
+    );
+    assert_eq!(lines[4]["partial"][0]["node"], "c");
+    let lines = read(fleet.top(question(Asked::Top, "limit=3&since=30s")).await).await;
+    assert_eq!((lines.len(), lines[0]["window"].as_f64()), (4, Some(30.0)));
+    assert_eq!(lines[3]["partial"][0]["reason"], "1 rows more are left out");
+}
+
+#[tokio::test]
+async fn all_are_followed_and_what_is_missed_is_said() {
+    let (a, b) = (node("a", &[20]).await, node("b", &[10]).await);
+    let agents = Arc::new(Mutex::new(vec![a.at.clone(), b.at.clone()]));
+    let mut lines = fleet(&agents).requests(question(Asked::Requests, "since=1h&follow=true")).await;
+    let mut next = async || -> Value {
+        let line = timeout(Duration::from_secs(10), lines.next()).await.expect("a line in time").unwrap();
+        serde_json::from_slice(&line).unwrap()
+    };
+    let mut past = [next().await["node"].clone(), next().await["node"].clone()];
+    past.sort_by_key(ToString::to_string);
+    assert_eq!(past, ["a", "b"]);
+    publish(&b.feed, "b", 1);
+    assert_eq!(next().await["id"], "1-0");
+    b.stop.send(()).unwrap();
+    b.task.await.unwrap();
+    let told = next().await;
+    let reason = &told["partial"][0]["reason"];
+    assert_eq!((&told["partial"][0]["node"], reason), (&"b".into(), &"unreachable (it ended)".into()));
+    publish(&a.feed, "a", 2);
+    assert_eq!(next().await["id"], "2-0");
+    // Another one comes; what it remembers was not asked of it.
+    let c = node("c", &[30]).await;
+    *agents.lock().unwrap() = vec![a.at.clone(), c.at.clone()];
+    wait_for(&c.feed).await;
+    publish(&c.feed, "c", 3);
+    assert_eq!(next().await["id"], "3-0");
+    drop(lines);
+    for _ in 0..500 {
+        if a.feed.followers() == 0 && c.feed.followers() == 0 {
+            return;
+        }
+        publish(&a.feed, "a", 4);
+        publish(&c.feed, "c", 4);
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("agents are still followed");
+}
+
+async fn wait_for(feed: &RequestFeed) {
+    for _ in 0..1000 {
+        if feed.followers() > 0 {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not followed");
+}
+
+#[tokio::test]
+async fn the_token_is_presented() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let heard = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 1024];
+        let read = stream.read(&mut head).await.unwrap();
+        String::from_utf8_lossy(&head[..read]).into_owned()
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "of-the-tests\n").unwrap();
+    let token = Arc::new(TokenFile::at(Some(file.path().to_owned())));
+    let directory: Directory =
+        Arc::new(move || Box::pin(async move { Ok(vec![AgentAt { node: "a".to_owned(), address }]) }));
+    let fleet = Fleet::new(directory, token, || 0);
+    let lines = read(fleet.top(question(Asked::Top, "since=1m")).await).await;
+    let head = heard.await.unwrap();
+    assert!(head.starts_with("GET /api/v1/top?since=1m HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("Bearer of-the-tests\r\n"), "{head}");
+    assert!(!lines[0].to_string().contains("of-the-tests"), "{lines:?}");
+}

@@ -1,0 +1,324 @@
+//! Two nodes and a cluster role, all real programs: what was served on both is asked for in one place, from a laptop too.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use observer::exchange::RequestRecord;
+use observer_tests::{
+    agent::{Agent, assert_without, observer, program, unconfigured, wait_for},
+    apiserver::{ApiServer, TOKEN},
+    client::{Client, chat},
+    live::privileged,
+    workload::Workload,
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const NAMESPACE: &str = "llm";
+const API_TOKEN: &str = "sentinel-of-a-token";
+
+/// An API server with a place for files.
+struct Site {
+    api: ApiServer,
+    folder: TempDir,
+}
+
+impl Site {
+    fn start() -> Self {
+        let site = Self { api: ApiServer::start(), folder: tempfile::tempdir().expect("a folder") };
+        site.api.kubeconfig(&site.path("kubeconfig"));
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// What the controller writes for an agent behind the headless Service.
+    fn announce(&self, node: &str, address: &str) {
+        let (ip, port) = address.rsplit_once(':').expect("an address");
+        self.api.put(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"namespace": NAMESPACE, "name": format!("observer-agent-{node}"),
+                "labels": {"kubernetes.io/service-name": "observer-agent"}},
+            "ports": [{"name": "http", "port": port.parse::<u16>().expect("a port"), "protocol": "TCP"}],
+            "endpoints": [{"addresses": [ip], "nodeName": node, "conditions": {"ready": true}}],
+        }));
+    }
+
+    /// The cluster role, and its pod.
+    fn cluster(&self, settings: &[&str]) -> Agent {
+        let kubeconfig = format!("kubernetes.kubeconfig={}", self.text("kubeconfig"));
+        let mut args = vec!["cluster", "--listen", "127.0.0.1:0", "--set", &kubeconfig];
+        let namespace = format!("cluster.namespace={NAMESPACE}");
+        args.extend(["--set", &namespace]);
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let cluster = Agent::with(observer(&args));
+        self.api.put(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": NAMESPACE, "name": "observer-cluster-x",
+                "labels": {"app.kubernetes.io/component": "cluster"}},
+            "spec": {"containers": [{"name": "cluster", "ports": [{"name": "http", "containerPort": 9842}]}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        }));
+        self.api.forward(NAMESPACE, "observer-cluster-x", cluster.address.parse().expect("an address"));
+        cluster
+    }
+
+    /// A command as an operator types it on a laptop whose kubeconfig this is.
+    fn laptop(&self, line: &str) -> Output {
+        self.command(line).output().expect("the command")
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = unconfigured(Command::new(program()), line.split_whitespace());
+        command.args(["--observer-namespace", NAMESPACE]).env("KUBECONFIG", self.path("kubeconfig"));
+        command
+    }
+}
+
+/// An agent that sees one server only.
+fn agent(node: &str, server: &str) -> Agent {
+    let only = format!("capture.processes.allow={server}");
+    Agent::start(&["--node", node, "--set", &only, "--set", "kubernetes.mode=off"])
+}
+
+/// A server of a name of its own.
+fn server(site: &Site, name: &str) -> (Workload, String) {
+    // A process is called as its file is.
+    let python = site.path(name);
+    fs::copy("/usr/bin/python3", &python).expect("a copy of the interpreter");
+    let mut command = Command::new(&python);
+    let script = observer_tests::workload::folder("python").join("openai_server.py");
+    command.arg("-u").arg(script).args(["--events", "6", "--gap", "0.01"]);
+    Workload::start(command)
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn remarks(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Records and the trailer of an answer in JSON.
+fn parsed(lines: &str) -> (Vec<RequestRecord>, Value) {
+    let mut lines: Vec<&str> = lines.lines().filter(|line| line.starts_with('{')).collect();
+    let trailer = serde_json::from_str(lines.pop().expect("a trailer")).expect("JSON");
+    (lines.iter().map(|line| serde_json::from_str(line).expect("a record")).collect(), trailer)
+}
+
+/// Node and request id of each.
+fn told(records: &[RequestRecord]) -> Vec<(String, String)> {
+    let of = |record: &RequestRecord| (record.node.clone(), record.request_id.clone().unwrap_or_default());
+    records.iter().map(of).collect()
+}
+
+fn own(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(node, id)| ((*node).to_owned(), (*id).to_owned())).collect()
+}
+
+#[test]
+fn requests_of_all_nodes_are_asked_for_in_one_place() {
+    if !privileged() {
+        return;
+    }
+    let site = Site::start();
+    let ((_one, port_a), (_two, port_b)) = (server(&site, "engine-a"), server(&site, "engine-b"));
+    let (a, b) = (agent("node-a", "engine-a"), agent("node-b", "engine-b"));
+    site.announce("node-a", &a.address);
+    site.announce("node-b", &b.address);
+    let cluster = site.cluster(&[]);
+
+    let (mut client_a, mut client_b) = (Client::connect(&port_a), Client::connect(&port_b));
+    for number in 1..=2 {
+        client_a.stream(&format!("a{number}"), &chat("meta/Llama-3", true, 6));
+        client_b.stream(&format!("b{number}"), &chat("gpt-oss", true, 6));
+    }
+    let all = own(&[("node-b", "b2"), ("node-a", "a2"), ("node-b", "b1"), ("node-a", "a1")]);
+    let newest = wait_for("all four in one answer", || {
+        let (records, trailer) = parsed(&cluster.get("/api/v1/requests?until=0s").1);
+        assert_eq!(trailer["partial"], json!([]), "{trailer}");
+        (records.len() == 4).then_some(records)
+    });
+    assert_eq!(told(&newest), all, "newest first, of both nodes");
+    let (records, _) = parsed(&cluster.get("/api/v1/requests?model=llama&order=oldest").1);
+    assert_eq!(told(&records), own(&[("node-a", "a1"), ("node-a", "a2")]));
+    let (records, trailer) = parsed(&cluster.get("/api/v1/requests?limit=3").1);
+    assert_eq!(told(&records), all[..3]);
+    let next = trailer["next"].as_str().expect("there is more");
+    let (records, _) = parsed(&cluster.get(&format!("/api/v1/requests?cursor={next}")).1);
+    assert_eq!(told(&records), all[3..]);
+
+    // From a laptop: nobody answers there, so the kubeconfig is the way.
+    let shown = site.laptop("requests --since 15m --json");
+    assert!(shown.status.success(), "{}", remarks(&shown));
+    let (records, _) = parsed(&text(&shown));
+    assert_eq!(told(&records), all.iter().rev().cloned().collect::<Vec<_>>(), "the newest is last");
+    let shown = site.laptop("requests --model llama --since 15m");
+    assert_eq!(text(&shown).lines().count(), 3, "{}", text(&shown));
+    assert!(text(&shown).contains("engine-a") && text(&shown).contains("meta/Llama-3"), "{}", text(&shown));
+    let shown = site.laptop("top --once");
+    assert!(shown.status.success(), "{}", remarks(&shown));
+    let rows = text(&shown);
+    for words in [["node-a", "Llama-3", "engine-a"], ["node-b", "gpt-oss", "engine-b"]] {
+        assert!(rows.lines().any(|row| words.iter().all(|word| row.contains(word))), "{rows}");
+    }
+    // What ended, and then what ends.
+    let (mut following, first) =
+        Workload::start(site.command("requests --since 1h --follow --json --node node-a"));
+    let mut next = || -> RequestRecord {
+        let line = following.line();
+        serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line}"))
+    };
+    assert!(first.contains("tells of requests since"), "it is young: {first}");
+    let ids: Vec<_> = [next(), next()].into_iter().map(|record| record.request_id).collect();
+    assert_eq!(ids, [Some("a1".to_owned()), Some("a2".to_owned())], "the oldest first");
+    client_b.stream("b3", &chat("gpt-oss", true, 6));
+    client_a.stream("a3", &chat("meta/Llama-3", true, 6));
+    assert_eq!(next().request_id.as_deref(), Some("a3"));
+    drop(following);
+    let forwarded = site.api.requests();
+    let forwarded = forwarded.iter().filter(|seen| seen.request.subresource == "portforward").count();
+    assert_eq!(forwarded, 4);
+
+    b.end(Signal::KILL);
+    let shown = site.laptop("requests --since 15m");
+    assert!(shown.status.success());
+    let said = remarks(&shown);
+    let said: Vec<&str> = said.lines().collect();
+    assert!(said[0].starts_with("partial: node node-a tells of requests since 20"), "it is young: {said:?}");
+    assert_eq!(said[1..], ["partial: node node-b unreachable (connection refused)"]);
+    assert_eq!(text(&shown).lines().count(), 4, "what the other node knows is shown");
+    let (_, body) = cluster.get("/api/v1/top");
+    assert!(body.contains("\"node-a\"") && body.contains("unreachable"), "{body}");
+    site.api.delete("endpointslices", NAMESPACE, "observer-agent-node-b");
+    wait_for("a fleet without the node that is gone", || {
+        let (_, trailer) = parsed(&cluster.get("/api/v1/requests?limit=9").1);
+        (trailer["partial"] == json!([])).then_some(())
+    });
+    cluster.end(Signal::TERM).assert_prompt("SIGTERM of the cluster role");
+    a.end(Signal::TERM).assert_prompt("SIGTERM of an agent");
+}
+
+#[test]
+fn bad_questions_and_refusals_say_what_to_do() {
+    let site = Site::start();
+    let cluster = site.cluster(&[]);
+    for (line, words) in [
+        ("requests --since yesterday", &["status 400", "`since` = \"yesterday\"", "15m"][..]),
+        ("requests --outcome good", &["`outcome`", "aborted_by_client"]),
+        ("top --limit 0", &["`limit`", "from 1 to 5000"]),
+        ("requests --context nowhere", &["nowhere"]),
+    ] {
+        let output = site.laptop(line);
+        let said = remarks(&output);
+        assert_eq!(output.status.code(), Some(1), "{line}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{line}: no {word} in {said}");
+        }
+    }
+    let (status, body) = cluster.get("/api/v1/requests?colour=red");
+    assert!(status == 400 && body.contains("use since, until"), "{status} {body}");
+    let none = site.laptop("requests --since 5m");
+    assert_eq!(remarks(&none), "partial: there are no agents\n");
+
+    // The role of the operator lacks a right, then the pod is gone, then its port does not answer.
+    site.api.enforce(&[
+        json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [
+            {"apiGroups": ["*"], "resources": ["pods"], "verbs": ["list"]}]}),
+        json!({"kind": "ClusterRoleBinding", "metadata": {"name": "r"}, "roleRef": {"kind": "ClusterRole", "name": "r"},
+            "subjects": [{"kind": "Group", "name": "system:authenticated"}]}),
+    ]);
+    let said = remarks(&site.laptop("requests --since 5m"));
+    assert!(
+        said.contains("forwarding to pod llm/observer-cluster-x") && said.contains("pods/portforward"),
+        "{said}"
+    );
+    site.api.enforce(&[
+        json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [
+            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}),
+        json!({"kind": "ClusterRoleBinding", "metadata": {"name": "r"}, "roleRef": {"kind": "ClusterRole", "name": "r"},
+            "subjects": [{"kind": "Group", "name": "system:authenticated"}]}),
+    ]);
+    site.api.forward(NAMESPACE, "observer-cluster-x", "127.0.0.1:1".parse().expect("an address"));
+    let said = remarks(&site.laptop("requests --since 5m"));
+    assert!(said.contains("the connection to pod llm/observer-cluster-x broke"), "{said}");
+    assert!(said.contains("error forwarding port 9842"), "{said}");
+    site.api.delete("pods", NAMESPACE, "observer-cluster-x");
+    let said = remarks(&site.laptop("requests --since 5m"));
+    assert!(said.contains("no pod of `observer cluster`") && said.contains("--observer-namespace"), "{said}");
+    cluster.end(Signal::TERM).assert_prompt("SIGTERM of the cluster role");
+}
+
+/// Another address of this machine than loopback, if it has one. Nothing is sent to find out.
+fn outer_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[test]
+fn beyond_loopback_it_takes_the_token_of_the_file() {
+    if !privileged() {
+        return;
+    }
+    let Some(outer) = outer_address() else {
+        eprintln!("skipped: this machine has a loopback address only");
+        return;
+    };
+    let site = Site::start();
+    let token_file = format!("api.token_file={}", site.text("token"));
+    let mut agent = Agent::with(observer([
+        "agent",
+        "--node",
+        "node-a",
+        "--listen",
+        &format!("{outer}:0"),
+        "--set",
+        &token_file,
+        "--set",
+        "kubernetes.mode=off",
+    ]));
+    site.announce("node-a", &agent.address);
+    let cluster = site.cluster(&[&token_file]);
+    let partial = || parsed(&cluster.get("/api/v1/requests?since=1s").1).1["partial"].clone();
+    let first_reason = || partial()[0]["reason"].as_str().unwrap_or_default().to_owned();
+
+    // No file yet: refused on both sides, and said once.
+    assert!(first_reason().contains("refused to answer (status 401"), "{}", partial());
+    assert_eq!(agent.get("/api/v1/requests?limit=1").0, 401);
+    fs::write(site.path("token"), format!("{API_TOKEN}\n")).expect("the token");
+    assert!(first_reason().starts_with("tells of requests since"), "{}", partial());
+    let ask = |file: Option<&str>| {
+        let mut command = observer(["requests", "--limit", "1", "--address", &agent.address]);
+        command.args(file.into_iter().flat_map(|file| ["--token-file", file]));
+        command.output().expect("the command")
+    };
+    let refused = ask(None);
+    assert!(remarks(&refused).contains("status 401") && remarks(&refused).contains("--token-file"));
+    assert!(ask(Some(&site.text("token"))).status.success());
+    fs::write(site.path("other"), "another").expect("a token");
+    assert!(remarks(&ask(Some(&site.text("other")))).contains("status 401"));
+    // A new token counts at once, here and there.
+    fs::write(site.path("token"), "another\n").expect("the token");
+    assert!(first_reason().starts_with("tells of requests since"), "{}", partial());
+    assert!(ask(Some(&site.text("other"))).status.success());
+
+    agent.running.assert_alive();
+    let (of_agent, of_cluster) = (agent.end(Signal::TERM), cluster.end(Signal::TERM));
+    for ended in [&of_agent, &of_cluster] {
+        let times = ended.log.matches("api.token_file cannot be used").count();
+        assert_eq!(times, 1, "said once: {}", ended.log);
+        assert_without(&[API_TOKEN, TOKEN, "Bearer"], &[("the log", ended.log.as_bytes())]);
+    }
+}
