@@ -67,7 +67,7 @@ fn every_matter_has_its_category() {
             ("pod", ""),
             ("container", ""),
         ];
-        wait_for_value(&replica, "llm_events_total", &labels, 1.0);
+        wait_for_value(&replica, "llm_events_total", &labels, 2.0);
     }
     replica.metrics().assert_lint();
 }

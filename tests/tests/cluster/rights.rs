@@ -34,7 +34,7 @@ fn the_cluster_role_uses_every_right_that_it_has_and_no_other() {
     wait_for("a renewal and all watches", || {
         let verbs: Vec<String> = world.api.requests().iter().map(|seen| seen.request.verb.clone()).collect();
         let watches = verbs.iter().filter(|verb| *verb == "watch").count();
-        (verbs.iter().any(|verb| verb == "update") && watches == 11).then_some(())
+        (verbs.iter().any(|verb| verb == "update") && watches == 12).then_some(())
     });
     assert_eq!(used(), granted(&rules));
     replica.end(Signal::TERM).assert_prompt("SIGTERM");

@@ -96,7 +96,8 @@ impl Ledger {
         self.state().first_list
     }
 
-    /// Notes an event; how often it occurred that was not counted yet.
+    /// Notes an event as soon as it is told; how often it occurred since it last was. Whether that is to be counted may
+    /// be decided later, and never changes what is known.
     pub fn note(&self, event: &Event) -> u64 {
         let mut state = self.state();
         let (telling, mark, first_list) = (state.telling, state.mark, state.first_list);
@@ -108,17 +109,20 @@ impl Ledger {
         let count = event.count.max(before.unwrap_or(0));
         state.known.insert(event.uid.clone(), Known { count, telling });
         let after = |time: Option<u64>| time.is_some_and(|time| time > mark);
-        let new = match before {
+        match before {
             // Later whatever changed is new, whatever the clock of who tells it says.
             _ if first_list && !after(event.last) => 0,
             Some(before) => event.count.saturating_sub(before),
             None if !first_list || after(event.first) => event.count,
             None => 1,
-        };
-        if new > 0 {
-            state.count(event, new, self.tallies);
         }
-        new
+    }
+
+    /// Counts an event that occurred so often.
+    pub fn count(&self, event: &Event, new: u64) {
+        if new > 0 {
+            self.state().count(event, new, self.tallies);
+        }
     }
 
     /// An event is gone from the API server.
@@ -191,9 +195,15 @@ mod tests {
         }
     }
 
+    fn note(ledger: &Ledger, event: &Event) -> u64 {
+        let new = ledger.note(event);
+        ledger.count(event, new);
+        new
+    }
+
     fn list(ledger: &Ledger, events: &[Event]) -> u64 {
         ledger.begin();
-        let new = events.iter().map(|event| ledger.note(event)).sum();
+        let new = events.iter().map(|event| note(ledger, event)).sum();
         ledger.told();
         new
     }
@@ -207,14 +217,14 @@ mod tests {
         let ledger = Ledger::new(10);
         ledger.begin_term(100);
         ledger.begin();
-        assert_eq!(ledger.note(&event("before", 5, 50, 100)), 0);
-        assert_eq!(ledger.note(&event("after", 5, 101, 150)), 5);
-        assert_eq!(ledger.note(&event("both", 5, 50, 150)), 1);
-        assert_eq!(ledger.note(&Event { first: None, last: None, ..event("never", 5, 0, 0) }), 0);
+        assert_eq!(note(&ledger, &event("before", 5, 50, 100)), 0);
+        assert_eq!(note(&ledger, &event("after", 5, 101, 150)), 5);
+        assert_eq!(note(&ledger, &event("both", 5, 50, 150)), 1);
+        assert_eq!(note(&ledger, &Event { first: None, last: None, ..event("never", 5, 0, 0) }), 0);
         // The list broke off, and begins again.
         ledger.begin();
-        assert_eq!(ledger.note(&event("after", 6, 101, 151)), 1);
-        assert_eq!(ledger.note(&event("before", 5, 50, 100)), 0);
+        assert_eq!(note(&ledger, &event("after", 6, 101, 151)), 1);
+        assert_eq!(note(&ledger, &event("before", 5, 50, 100)), 0);
         ledger.told();
         assert_eq!(total(&ledger), 7);
     }
@@ -227,11 +237,11 @@ mod tests {
         assert_eq!(list(&ledger, &all), 2);
         assert_eq!(list(&ledger, &all), 0);
         // Updates by watch, whatever the clock says; one comes twice, one comes late.
-        assert_eq!(ledger.note(&event("a", 5, 110, 130)), 3);
-        assert_eq!(ledger.note(&event("a", 5, 110, 130)), 0);
-        assert_eq!(ledger.note(&event("a", 4, 110, 125)), 0);
-        assert_eq!(ledger.note(&event("b", 2, 50, 61)), 1);
-        assert_eq!(ledger.note(&event("c", 1, 10, 10)), 1);
+        assert_eq!(note(&ledger, &event("a", 5, 110, 130)), 3);
+        assert_eq!(note(&ledger, &event("a", 5, 110, 130)), 0);
+        assert_eq!(note(&ledger, &event("a", 4, 110, 125)), 0);
+        assert_eq!(note(&ledger, &event("b", 2, 50, 61)), 1);
+        assert_eq!(note(&ledger, &event("c", 1, 10, 10)), 1);
         // What changed while the watch was away.
         all[0] = event("a", 9, 110, 140);
         all.push(event("d", 3, 135, 140));
@@ -243,12 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_to_be_counted_is_known() {
+        let ledger = Ledger::new(10);
+        ledger.begin_term(100);
+        list(&ledger, &[event("a", 5, 110, 120)]);
+        // It grows, waits, and is listed before it is counted.
+        let grown = event("a", 7, 110, 130);
+        let waits = ledger.note(&grown);
+        ledger.begin();
+        assert_eq!(ledger.note(&grown), 0);
+        ledger.told();
+        ledger.count(&grown, waits);
+        assert_eq!(total(&ledger), 7);
+        // What is never counted, because nobody may know of it, is not counted later, either.
+        assert_eq!(ledger.note(&event("a", 9, 110, 140)), 2);
+        assert_eq!(note(&ledger, &event("a", 10, 110, 150)), 1);
+        assert_eq!(total(&ledger), 8);
+    }
+
+    #[test]
     fn after_the_first_list_all_is_new_however_coarse_its_clock() {
         let ledger = Ledger::new(10);
         ledger.begin_term(100);
         list(&ledger, &[]);
         // Times of events are whole seconds, rounded down: in the first one they are before the mark.
-        assert_eq!(ledger.note(&event("watched", 3, 99, 99)), 3);
+        assert_eq!(note(&ledger, &event("watched", 3, 99, 99)), 3);
         assert_eq!(list(&ledger, &[event("watched", 3, 99, 99), event("listed", 2, 99, 99)]), 2);
     }
 
@@ -260,7 +289,7 @@ mod tests {
         // Another replica led until 200 and counted two more; then it occurred once more.
         ledger.begin_term(200);
         assert_eq!(list(&ledger, &[event("a", 4, 110, 190), event("b", 6, 150, 160)]), 0);
-        assert_eq!(ledger.note(&event("a", 5, 110, 210)), 1);
+        assert_eq!(note(&ledger, &event("a", 5, 110, 210)), 1);
         // The API server was away; nobody else led.
         ledger.begin_term(205);
         assert_eq!(list(&ledger, &[event("a", 7, 110, 230), event("b", 6, 150, 160)]), 2);
@@ -271,19 +300,19 @@ mod tests {
     fn an_event_that_is_gone_makes_room() {
         let ledger = Ledger::new(10);
         for number in 0..MOST {
-            ledger.note(&event(&number.to_string(), 1, 1, 1));
+            note(&ledger, &event(&number.to_string(), 1, 1, 1));
         }
-        assert_eq!(ledger.note(&event("one more", 1, 1, 1)), 0);
+        assert_eq!(note(&ledger, &event("one more", 1, 1, 1)), 0);
         assert_eq!((total(&ledger), ledger.counts().1), (MOST as u64, 1));
         ledger.forget("0");
-        assert_eq!(ledger.note(&event("one more", 1, 1, 1)), 1);
+        assert_eq!(note(&ledger, &event("one more", 1, 1, 1)), 1);
     }
 
     #[test]
     fn of_too_many_things_the_one_that_rests_is_forgotten() {
         let ledger = Ledger::new(2);
         for (uid, namespace) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c")] {
-            ledger.note(&Event { namespace: namespace.to_owned(), ..event(uid, 1, 1, 1) });
+            note(&ledger, &Event { namespace: namespace.to_owned(), ..event(uid, 1, 1, 1) });
         }
         let counts: Vec<_> = ledger.counts().0.into_iter().map(|(t, count)| (t.namespace, count)).collect();
         assert_eq!(counts, [("a".to_owned(), 2), ("c".to_owned(), 1)]);

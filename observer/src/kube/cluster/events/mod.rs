@@ -182,15 +182,16 @@ impl Desk<'_> {
         if event.kind == "Pod" { self.verdicts.of(&event.about) } else { Some(true) }
     }
 
-    fn process(&self, event: &Event) {
+    /// Of an event that occurred so often since it was last told, if it may be told.
+    fn process(&self, event: &Event, new: u64) {
         if !self.admits(event).unwrap_or_else(|| self.scope.admits_unknown()) {
             return;
         }
-        let new = self.ledger.note(event);
         if event.reason == PULLED {
             self.pulls.note(event, &self.births);
         }
         if new > 0 {
+            self.ledger.count(event, new);
             (self.tell)(&event.occurrence(new));
         }
     }
@@ -205,17 +206,17 @@ const WAITING: usize = 1024;
 /// Keeps count of events.
 pub(super) struct Events<'a> {
     desk: &'a Desk<'a>,
-    waiting: mpsc::Sender<(Instant, Event)>,
+    waiting: mpsc::Sender<(Instant, Event, u64)>,
 }
 
 impl<'a> Events<'a> {
     /// And what has to go on beside, for ever.
     pub(super) fn new(desk: &'a Desk<'a>) -> (Self, impl Future<Output = ()> + 'a) {
-        let (waiting, mut late) = mpsc::channel::<(Instant, Event)>(WAITING);
+        let (waiting, mut late) = mpsc::channel::<(Instant, Event, u64)>(WAITING);
         let later = async move {
-            while let Some((until, event)) = late.recv().await {
+            while let Some((until, event, new)) = late.recv().await {
                 sleep_until(until).await;
-                desk.process(&event);
+                desk.process(&event, new);
             }
         };
         (Self { desk, waiting }, later)
@@ -229,13 +230,15 @@ impl Keep<core::Event> for Events<'_> {
 
     fn apply(&mut self, object: core::Event) {
         let Some(event) = Event::of(object) else { return };
+        let new = self.desk.ledger.note(&event);
         // A first list comes after that of pods: what is not known of then is gone.
         if self.desk.admits(&event).is_some() || self.desk.ledger.is_first_list() {
-            self.desk.process(&event);
+            self.desk.process(&event, new);
             return;
         }
-        if let Err(full) = self.waiting.try_send((Instant::now() + PATIENCE, event)) {
-            self.desk.process(&full.into_inner().1);
+        if let Err(full) = self.waiting.try_send((Instant::now() + PATIENCE, event, new)) {
+            let (_, event, new) = full.into_inner();
+            self.desk.process(&event, new);
         }
     }
 
