@@ -62,8 +62,8 @@ impl Beside {
         self.0.entry(what.to_owned()).or_default().push((client * 1e3, observer * 1e3));
     }
 
-    /// Prints a table of medians, and returns the median of the differences, milliseconds.
-    pub fn print(&self) -> BTreeMap<&str, f64> {
+    /// Prints a table of medians, and returns those of the client's and of the differences, milliseconds.
+    pub fn print(&self) -> BTreeMap<&str, (f64, f64)> {
         println!("{:<40} {:>4} {:>10} {:>10} {:>11}", "median, ms", "n", "client", "observer", "difference");
         let median = |values: &mut dyn Iterator<Item = f64>| {
             let mut values: Vec<f64> = values.collect();
@@ -75,7 +75,7 @@ impl Beside {
             let observer = median(&mut pairs.iter().map(|pair| pair.1));
             let difference = median(&mut pairs.iter().map(|pair| pair.0 - pair.1));
             println!("{what:<40} {:>4} {client:>10.2} {observer:>10.2} {difference:>11.2}", pairs.len());
-            difference
+            (client, difference)
         };
         self.0.iter().map(|entry| (entry.0.as_str(), line(entry))).collect()
     }

@@ -15,11 +15,15 @@ use serde_json::Value;
 /// By how much the client's time to first token is longer: connecting (0.2 ms on loopback, once for each client),
 /// making and writing the request, and, once the first event was written, the library's parsing and the wait of its
 /// thread for one of the cores, which compute tokens. Measured medians on two cores: 2 to 3 ms for the openai
-/// library, 4 to 11 ms for its asynchronous half, whose requests share one thread, 2.3 ms for `AIPerf`.
+/// library, 4 to 11 ms for its asynchronous half, whose requests share one thread, 2.3 ms for `AIPerf`; three others that
+/// compute on the same two cores make 24 of those 11.
 const TTFT_MS: f64 = 25.0;
 
 /// A gap has no such part, only jitter of reading, which goes both ways. Measured medians: below 0.5 ms.
 const GAP_MS: f64 = 3.0;
+
+/// Where the machine is so busy that this part of the client's own time is more than those bounds, it counts.
+const BUSY: f64 = 0.2;
 
 /// The records of these request ids.
 fn records_of(follower: &Follower, ids: &[&str]) -> HashMap<String, RequestRecord> {
@@ -59,9 +63,9 @@ fn compare(beside: &mut Beside, what: &str, record: &RequestRecord, tokens: &[f6
 }
 
 fn assert_near(beside: &Beside) {
-    for (what, difference) in beside.print() {
-        let most = if what.ends_with("TTFT") { TTFT_MS } else { GAP_MS };
-        assert!(difference.abs() <= most, "{what}: {difference:.2} ms apart");
+    for (what, (client, difference)) in beside.print() {
+        let most = if what.ends_with("TTFT") { TTFT_MS } else { GAP_MS }.max(BUSY * client);
+        assert!(difference.abs() <= most, "{what}: {difference:.2} ms apart, of {client:.2} ms");
     }
 }
 
