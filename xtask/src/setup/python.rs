@@ -69,7 +69,8 @@ impl Environment {
     /// Its folder, once all of its packages are installed.
     pub(crate) fn ready(self) -> Result<PathBuf> {
         let venv = self.folder();
-        let wanted = self.wanted()?;
+        // Its programs know where it is: one that was moved is made again.
+        let wanted = format!("# {}\n{}", venv.display(), self.wanted()?);
         let stamp = venv.join("installed.txt");
         if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
             return Ok(venv);
