@@ -135,6 +135,15 @@ impl Running {
         self.child.id()
     }
 
+    /// Its resident memory in KiB: now, and at most so far.
+    pub fn resident(&self) -> [u64; 2] {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status");
+        ["VmRSS:", "VmHWM:"].map(|field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field)).expect(field);
+            line.trim_end_matches("kB").trim().parse().expect("a number")
+        })
+    }
+
     /// What it wrote to standard error so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).expect("its log")

@@ -36,7 +36,7 @@ fn write(findings: &[Finding], json: bool, colour: bool, output: &mut impl Write
         }
         let remedy = finding.remedy.as_ref().map_or_else(String::new, |remedy| format!("; {remedy}"));
         let (before, after) = if colour { (tint(finding.state), "\x1b[0m") } else { ("", "") };
-        write!(output, "{before}{:<7}{after} {:<13}", finding.state.as_str(), finding.check)
+        write!(output, "{before}{:<7}{after} {:<13} ", finding.state.as_str(), finding.check)
             .map_err(Failure::Output)?;
         remark(output, &format!("{}{remedy}", finding.found))?;
     }

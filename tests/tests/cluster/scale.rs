@@ -1,6 +1,6 @@
 //! A cluster of 5,000 pods on 100 nodes with 500 Deployments: what it takes to know it.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use observer::capture::monotonic;
 use observer_tests::apiserver::objects::{self, Event, Pod, Replicas, ago};
@@ -13,15 +13,6 @@ const DEPLOYMENTS: usize = 500;
 const NODES: usize = 100;
 /// Events of the last hour.
 const EVENTS: usize = 5_000;
-
-/// Resident memory of a process in KiB: now, and at most so far.
-fn resident(pid: u32) -> [u64; 2] {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    ["VmRSS:", "VmHWM:"].map(|field| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect(field);
-        line.trim_end_matches("kB").trim().parse().expect("a number")
-    })
-}
 
 fn seconds_since(begin: u64) -> f64 {
     (monotonic() - begin) as f64 / 1e9
@@ -69,17 +60,22 @@ fn five_thousand_pods() {
     }
     let begin = monotonic();
     let replica = world.replica(&[]);
-    let pid = replica.running.pid();
-    let idle = resident(pid)[0];
+    let idle = replica.running.resident()[0];
     within(Duration::from_secs(20), "everything", || {
         let metrics = replica.metrics();
         let known = |resource: &str| metrics.value("observer_kube_objects", &[("resource", resource)]);
-        let all = [("pods", PODS), ("pods_pending", PODS / 100), ("events", EVENTS), ("deployments", DEPLOYMENTS), ("nodes", NODES)];
+        let all = [
+            ("pods", PODS),
+            ("pods_pending", PODS / 100),
+            ("events", EVENTS),
+            ("deployments", DEPLOYMENTS),
+            ("nodes", NODES),
+        ];
         let all = all.iter().all(|(resource, count)| known(resource) == Some(*count as f64));
         (all && world.api.watches("replicasets") == 1).then_some(())
     });
     let synced = seconds_since(begin);
-    let [now, most] = resident(pid);
+    let [now, most] = replica.running.resident();
     let listed: u64 = world.api.requests().iter().map(|seen| seen.bytes()).sum();
     let scrape = monotonic();
     let text = replica.metrics().0;
@@ -115,7 +111,7 @@ fn five_thousand_pods() {
         (replica.metrics().sum("llm_events_total", &[]) == Some(2000)).then_some(())
     });
     let watched: u64 = world.api.requests().iter().map(|seen| seen.bytes()).sum::<u64>() - listed;
-    let [now, most] = resident(pid);
+    let [now, most] = replica.running.resident();
     println!(
         "500 pods and 2000 events more in {:.1} s: {} KiB of watches, {:.0} bytes for each of 3500 changes; {} MiB resident, at \
          most {} MiB",
