@@ -73,7 +73,7 @@ mod tests {
         };
         assert_eq!(
             text(false, false),
-            "ok      kernel       Linux 6\nmissing rights       may not list pods; grant it\n"
+            "ok      kernel        Linux 6\nmissing rights        may not list pods; grant it\n"
         );
         assert!(text(false, true).contains("\x1b[31mmissing\x1b[0m"));
         assert_eq!(
