@@ -53,6 +53,9 @@ pub mod slo;
 /// Requests that ended lately.
 pub mod recent;
 
+/// Why a request was slow, or failed.
+pub mod explain;
+
 /// The observer about itself.
 pub mod telemetry;
 

@@ -14,6 +14,9 @@ use super::{
 /// another request in between, and ten steps are seen by whoever reads along.
 const MEDIANS: u64 = 10;
 
+/// A write that takes so many nanoseconds waits for the client to make room.
+const BLOCKING: u64 = 1_000_000;
+
 /// State of one stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
@@ -31,6 +34,8 @@ pub(super) struct Flow {
     pub(super) stalls: u64,
     /// Times that the client did not read for as long as would make a stall.
     pub(super) client_stalls: u64,
+    /// Nanoseconds in which there was something to write and the client did not read.
+    pub(super) client_wait: u64,
 }
 
 impl Flow {
@@ -44,6 +49,7 @@ impl Flow {
             gone: None,
             stalls: 0,
             client_stalls: 0,
+            client_wait: 0,
         }
     }
 
@@ -100,6 +106,10 @@ impl Exchange {
             let over = self.flow.blocked.take_if(|(_, latest)| *latest < entered);
             // A write that is taken at last ends the client's time; one that takes long is all client's time.
             let since = over.map_or(entered, |(first, _)| first);
+            // Whoever writes without waiting takes microseconds: that is no wait for the client.
+            if over.is_some() || returned - since >= BLOCKING {
+                self.flow.client_wait += returned - since;
+            }
             if self.is_too_long(returned - since) {
                 self.flow.client_stalls += 1;
             }
@@ -129,10 +139,12 @@ impl Exchange {
     pub(super) fn flow_over(&mut self, time: u64, sink: &mut dyn FnMut(Progress)) {
         self.quiet_until(time, sink);
         self.flow.quiet_since = None;
-        if let Some((first, _)) = self.flow.blocked.take()
-            && self.is_too_long(time.saturating_sub(first))
-        {
-            self.flow.client_stalls += 1;
+        if let Some((first, _)) = self.flow.blocked.take() {
+            let waited = time.saturating_sub(first);
+            self.flow.client_wait += waited;
+            if self.is_too_long(waited) {
+                self.flow.client_stalls += 1;
+            }
         }
     }
 

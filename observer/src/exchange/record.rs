@@ -377,6 +377,9 @@ pub struct RequestRecord {
     /// Times that the client took nothing of the stream for as long as would make a stall.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_stalls: Option<u64>,
+    /// Seconds in which the stream had something to say and the client did not read. Known like `stalls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_wait: Option<f64>,
     /// Events that bore tokens: what `estimated` would count.
     pub token_events: u64,
     /// Writes that carried at least one token-bearing event.

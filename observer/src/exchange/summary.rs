@@ -96,6 +96,7 @@ pub(super) fn record(exchange: Exchange, context: &Context, end: u64) -> Request
         gaps: streamed.then(|| gaps(&exchange.gap_micros, exchange.gaps)),
         stalls: whole.then_some(exchange.flow.stalls),
         client_stalls: whole.then_some(exchange.flow.client_stalls),
+        client_wait: whole.then(|| round(seconds(exchange.flow.client_wait))),
         token_events: exchange.counts.events,
         deliveries: exchange.deliveries,
         tokens,

@@ -50,6 +50,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         gaps: _,
         stalls: _,
         client_stalls: _,
+        client_wait: _,
         token_events: _,
         deliveries: _,
         tokens: _,

@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 19] = [
+const ROAD: [&str; 20] = [
     "connection",
     "http",
     "body",
@@ -27,6 +27,7 @@ const ROAD: [&str; 19] = [
     "estimate",
     "slo",
     "recent",
+    "explain",
     "export",
     "serve",
     "fleet",
@@ -35,7 +36,7 @@ const ROAD: [&str; 19] = [
 ];
 
 /// Rooms without IO and without a clock.
-const CORE: [&str; 11] = [
+const CORE: [&str; 12] = [
     "connection",
     "http",
     "body",
@@ -47,6 +48,7 @@ const CORE: [&str; 11] = [
     "estimate",
     "slo",
     "recent",
+    "explain",
 ];
 
 /// A file of another room that keeps the core's rule.
