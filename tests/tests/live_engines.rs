@@ -6,6 +6,7 @@ use observer_tests::{
     agent::{Agent, wait_for},
     fake_engine::{FakeEngine, VLLM_METRICS},
     live::privileged,
+    workload::quiet,
 };
 
 const READING: [&str; 4] = ["--set", "engines.metrics=true", "--set", "engines.interval=1s"];
@@ -35,7 +36,14 @@ fn gauges_come_by_their_own_name_and_go_with_a_read_that_fails() {
     answered(&agent, &engine, "vllm");
     let of_vllm = [("gen_ai_provider_name", "vllm"), ("namespace", ""), ("pod", "")];
     let waiting = || agent.metrics().sum("llm_engine_requests_waiting", &of_vllm);
-    wait_for("gauges", waiting);
+    wait_for("gauges", || {
+        // Of a connection that was accepted while the probes attached, no address is known: the next one tells it.
+        waiting().or_else(|| {
+            engine.ask();
+            quiet(Duration::from_secs(1));
+            None
+        })
+    });
     let metrics = agent.metrics();
     assert_eq!(waiting(), Some(3));
     assert_eq!(metrics.sum("llm_engine_requests_running", &of_vllm), Some(8));
