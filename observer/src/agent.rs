@@ -3,6 +3,7 @@
 //! One thread captures, decodes and updates metrics; the async runtime serves. What they share: the metrics
 //! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
 
+mod telling;
 mod tenants;
 mod whose;
 
@@ -31,7 +32,10 @@ use crate::{
     enrich::Identities,
     estimate::Estimator,
     exchange::Observation,
-    export::prometheus::{Beside, RequestMetrics, exporter},
+    export::{
+        otlp::{Otlp, OtlpError},
+        prometheus::{Beside, RequestMetrics, exporter},
+    },
     kernel::{LoadError, Options, ProbeMode},
     kube::{ConnectError, Connection, Health, watch_node},
     pipeline::{Limits, Pipeline},
@@ -43,6 +47,7 @@ use crate::{
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
 };
+use telling::Telling;
 use tenants::{SharedTold, Tenants};
 use whose::{NodeScope, SharedPods, Whose};
 
@@ -61,6 +66,9 @@ pub enum AgentError {
     /// Kubernetes is to be asked and cannot be.
     #[error(transparent)]
     Kubernetes(#[from] ConnectError),
+    /// Spans and log records are to be sent and cannot be.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// A metric definition was refused.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -230,6 +238,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
     let feed = RequestFeed::new(FEED, config.api.recent, now());
     let statistics = Statistics::default();
+    let otlp = Otlp::new(&config.otlp, now)?;
     let engines = config.engines.metrics.then(|| Arc::new(Engines::new(config.engines.interval)));
     let (pods, told_of_pods) = (SharedPods::default(), SharedTold::default());
     let whose = Whose {
@@ -243,6 +252,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         Some(connection) => watch_pods(connection, config, &pods),
         None => Vec::new(),
     };
+    let telling = otlp.clone().map(|otlp| Telling::start(otlp, feed.follow(), Arc::clone(&pods)));
     let all_pods = config.kubernetes.pods == PodsTold::All;
     let observer = Observer {
         identities: Identities::on_node(&config.node),
@@ -273,9 +283,10 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             let now = monotonic();
             let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
             let pods = told_of_pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
             let watches = watches.iter().map(|health| health.snapshot()).collect();
             scrape
-                .gather(now, &Beside { agent: stats, engines: told, pods, watches })
+                .gather(now, &Beside { agent: stats, engines: told, pods, watches, otlp })
                 .map_err(|error| error.to_string())
         }),
         ready,
@@ -306,6 +317,9 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         return Ok(served?);
     }
     thread.join().map_err(|_panic| AgentError::Died)??;
+    if let Some(telling) = telling {
+        telling.end().await;
+    }
     Ok(served?)
 }
 

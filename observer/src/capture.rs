@@ -172,6 +172,8 @@ impl Capture {
 
     /// Watches who listened before the probes were there.
     pub fn backfill(&mut self, sink: &mut impl Sink) {
+        // What ends within the first moments has its times, too.
+        self.note_clocks(sink);
         let own = std::process::id();
         for tgid in listening().into_iter().filter(|tgid| *tgid != own) {
             if self.look_up(tgid, sink) {
@@ -403,10 +405,7 @@ impl Capture {
     fn housekeeping(&mut self, now: u64, sink: &mut impl Sink) {
         self.kernel.flush_log();
         self.mistrust();
-        let clock = clock();
-        sink.record(&clock.to_bytes());
-        self.pipeline.handle_record(&Record::Clock(clock));
-        self.made += 1;
+        self.note_clocks(sink);
         while let Some(&(ended, connection)) = self.ended.front()
             && now.saturating_sub(ended) >= GRACE
         {
@@ -431,6 +430,13 @@ impl Capture {
                 sink.process_gone(tgid);
             }
         }
+    }
+
+    fn note_clocks(&mut self, sink: &mut impl Sink) {
+        let clock = clock();
+        sink.record(&clock.to_bytes());
+        self.pipeline.handle_record(&Record::Clock(clock));
+        self.made += 1;
     }
 
     /// Processes that observations may be about.

@@ -48,6 +48,11 @@ impl FakeEngine {
         Self { address, state }
     }
 
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Sets what `/metrics` answers; nothing: 500.
     pub fn tell(&self, metrics: Option<&str>) {
         self.state.lock().expect("state").metrics = metrics.map(str::to_owned);

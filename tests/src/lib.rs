@@ -14,6 +14,7 @@ pub mod image;
 pub mod live;
 pub mod node;
 pub mod pod;
+pub mod receiver;
 pub mod script;
 pub mod scripted;
 pub mod small_server;

@@ -11,7 +11,7 @@ use super::error::ConfigError;
 use super::scope::Unknown;
 use super::selector::{self, Selector};
 use super::typed::{Source, Typed, variable};
-use super::{Config, KubernetesMode, LabelStyle, MetricsProfile, PodsTold, buckets, cli, objectives};
+use super::{Config, KubernetesMode, LabelStyle, MetricsProfile, PodsTold, buckets, cli, objectives, otlp};
 
 struct Field {
     name: &'static str,
@@ -41,9 +41,10 @@ const NAMES: &str = "write at most 256 process names of 1 to 255 bytes, such as 
 const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
 const STALL: &str = "write a time from 100ms to 10m, such as 2s";
 const INTERVAL: &str = "write a time from 1s to 10m, such as 15s";
-const RECENT: &str = "write a size from 1MiB to 4GiB, such as 32MiB";
+const MEMORY: &str = "write a size from 1MiB to 4GiB, such as 32MiB";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
+const PROTOCOL: &str = "write grpc or http/protobuf";
 const FILE: &str = "write the path of a file or folder";
 const MODE: &str = "write auto, on or off";
 const TOLD: &str = "write serving or all";
@@ -56,7 +57,7 @@ const OBJECT: &str = "write a name of 1 to 253 lower-case letters, digits, dashe
 
 const FIELDS: &[Field] = &[
     field("listen", LISTEN, |c, v| put(&mut c.listen, parsed(v))),
-    field("api.recent", RECENT, |c, v| put(&mut c.api.recent, memory(v, 4 << 30))),
+    field("api.recent", MEMORY, |c, v| put(&mut c.api.recent, memory(v, 4 << 30))),
     field("api.token_file", FILE, |c, v| put(&mut c.api.token_file, path(v).map(Some))),
     field("node", NODE, |c, v| put(&mut c.node, text(v).and_then(node_name))),
     field("log", LOG, |c, v| put(&mut c.log, level(v))),
@@ -97,6 +98,15 @@ const FIELDS: &[Field] = &[
     field("cluster.lease", OBJECT, |c, v| put(&mut c.cluster.lease, object_name(v))),
     field("cluster.namespace", OBJECT, |c, v| put(&mut c.cluster.namespace, object_name(v).map(Some))),
     field("cluster.agents", OBJECT, |c, v| put(&mut c.cluster.agents, object_name(v))),
+    field("otlp.endpoint", otlp::ENDPOINT, |c, v| put(&mut c.otlp.endpoint, otlp::endpoint(v))),
+    field("otlp.protocol", PROTOCOL, |c, v| put(&mut c.otlp.protocol, otlp::protocol(v))),
+    field("otlp.headers", otlp::HEADERS, |c, v| put(&mut c.otlp.headers, otlp::headers(v))),
+    field("otlp.headers_file", FILE, |c, v| put(&mut c.otlp.headers_file, path(v).map(Some))),
+    field("otlp.ca_file", FILE, |c, v| put(&mut c.otlp.ca_file, path(v).map(Some))),
+    field("otlp.gzip", SWITCH, |c, v| put(&mut c.otlp.gzip, switch(v))),
+    field("otlp.traces", SWITCH, |c, v| put(&mut c.otlp.traces, switch(v))),
+    field("otlp.logs", SWITCH, |c, v| put(&mut c.otlp.logs, switch(v))),
+    field("otlp.queue", MEMORY, |c, v| put(&mut c.otlp.queue, memory(v, 4 << 30))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v, 64 << 30))),
 ];
 
@@ -166,7 +176,7 @@ fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     Ok(())
 }
 
-fn text(value: &Value) -> Result<&str, String> {
+pub(super) fn text(value: &Value) -> Result<&str, String> {
     value.as_str().map(str::trim).ok_or_else(|| format!("is {}, not text", value.type_str()))
 }
 
@@ -314,7 +324,7 @@ fn time(value: &Value, least: Duration) -> Result<Duration, String> {
 }
 
 /// Items of a list: of an array in the file, of comma-separated text elsewhere.
-fn items(value: &Value) -> Result<Vec<Value>, String> {
+pub(super) fn items(value: &Value) -> Result<Vec<Value>, String> {
     match value {
         Value::Array(items) => Ok(items.clone()),
         Value::String(text) if text.trim().is_empty() => Ok(Vec::new()),

@@ -10,6 +10,7 @@ mod error;
 mod fields;
 mod kubernetes;
 mod objectives;
+mod otlp;
 mod scope;
 mod selector;
 mod typed;
@@ -23,6 +24,8 @@ use tracing::level_filters::LevelFilter;
 pub use buckets::{Buckets, MAX_BUCKETS};
 pub use error::ConfigError;
 pub use kubernetes::{ClusterConfig, KubernetesConfig, KubernetesMode, PodsTold};
+pub(crate) use otlp::header;
+pub use otlp::{OtlpConfig, OtlpProtocol};
 pub use scope::{PodScope, Unknown};
 pub use selector::Selector;
 pub use typed::{Source, variable};
@@ -65,6 +68,8 @@ pub struct Config {
     pub kubernetes: KubernetesConfig,
     /// What the cluster role is told.
     pub cluster: ClusterConfig,
+    /// Where spans and log records go.
+    pub otlp: OtlpConfig,
 }
 
 /// `api.*`.
@@ -218,6 +223,7 @@ impl Config {
             engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
             kubernetes: KubernetesConfig::default(),
             cluster: ClusterConfig::default(),
+            otlp: OtlpConfig::default(),
         }
     }
 

@@ -26,6 +26,32 @@ fn nothing_typed_gives_the_defaults() {
     assert_eq!((config.metrics.max_series_per_process, config.metrics.max_series), (1500, 20_000));
 }
 
+const OTLP: &str = r#"
+    otlp.endpoint = "https://collector:4317"
+    otlp.protocol = "grpc"
+    otlp.headers = ["x-scope-orgid=ml"]
+    otlp.headers_file = "/var/run/secrets/otlp/headers"
+    otlp.ca_file = "/var/run/secrets/otlp/ca.crt"
+    otlp.gzip = false
+    otlp.traces = false
+    otlp.logs = true
+    otlp.queue = "1MiB"
+"#;
+
+fn otlp() -> OtlpConfig {
+    OtlpConfig {
+        endpoint: Some("https://collector:4317".parse().unwrap()),
+        protocol: OtlpProtocol::Grpc,
+        headers: vec![("x-scope-orgid".to_owned(), "ml".to_owned())],
+        headers_file: Some("/var/run/secrets/otlp/headers".into()),
+        ca_file: Some("/var/run/secrets/otlp/ca.crt".into()),
+        gzip: false,
+        traces: false,
+        logs: true,
+        queue: 1 << 20,
+    }
+}
+
 #[test]
 fn every_field_can_be_set_from_the_file() {
     let text = r#"
@@ -82,7 +108,7 @@ fn every_field_can_be_set_from_the_file() {
         name = "batch"
         duration = 60
     "#;
-    let config = resolve(text, &[], &[]).unwrap();
+    let config = resolve(&format!("{OTLP}{text}"), &[], &[]).unwrap();
     let expected = Config {
         listen: "127.0.0.1:1234".parse().unwrap(),
         node: "gpu-7".to_owned(),
@@ -128,6 +154,7 @@ fn every_field_can_be_set_from_the_file() {
             namespace: Some("llm".to_owned()),
             agents: "nodes".to_owned(),
         },
+        otlp: otlp(),
         slo: vec![
             Objective {
                 name: "chat".to_owned(),

@@ -7,7 +7,7 @@
 
 use super::{
     one::{Exchange, Progress},
-    record::Phase,
+    record::{Phase, Silence},
 };
 
 /// Median gaps that a stream may be silent for: engines pause for longer than one step when they prefill
@@ -17,8 +17,11 @@ const MEDIANS: u64 = 10;
 /// A write that takes so many nanoseconds waits for the client to make room.
 const BLOCKING: u64 = 1_000_000;
 
+/// Stalls of one stream whose times are kept.
+const STALLS: usize = 16;
+
 /// State of one stream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Flow {
     /// Nanoseconds that any stream may be silent for.
     minimum: u64,
@@ -32,6 +35,8 @@ pub(super) struct Flow {
     /// When the client went away, if it did.
     pub(super) gone: Option<u64>,
     pub(super) stalls: u64,
+    /// Beginning and end of the first of them; of the one that lasts, how far it is known to.
+    silences: Vec<(u64, u64)>,
     /// Times that the client did not read for as long as would make a stall.
     pub(super) client_stalls: u64,
     /// Nanoseconds in which there was something to write and the client did not read.
@@ -48,6 +53,7 @@ impl Flow {
             is_stalled: false,
             gone: None,
             stalls: 0,
+            silences: Vec::new(),
             client_stalls: 0,
             client_wait: 0,
         }
@@ -65,8 +71,30 @@ impl Flow {
 
     /// A delivery, in the latest write.
     pub(super) fn delivered(&mut self) {
-        self.is_stalled = false;
+        self.resumed(self.write.0);
         self.quiet_since = self.gone.is_none().then_some(self.write.1);
+    }
+
+    /// A stall, if there is one, is over; whether there was.
+    fn resumed(&mut self, time: u64) -> bool {
+        let was_stalled = std::mem::take(&mut self.is_stalled);
+        if was_stalled
+            && self.silences.len() as u64 == self.stalls
+            && let Some(last) = self.silences.last_mut()
+        {
+            last.1 = last.1.max(time);
+        }
+        was_stalled
+    }
+
+    /// The stalls whose times are kept, in seconds after this time.
+    pub(super) fn silences(&self, origin: u64) -> Vec<Silence> {
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        let silence = |(from, to): &(u64, u64)| Silence {
+            at: seconds(from.saturating_sub(origin)),
+            seconds: seconds(to.saturating_sub(*from)),
+        };
+        self.silences.iter().map(silence).collect()
     }
 }
 
@@ -94,6 +122,9 @@ impl Exchange {
         if self.partial.is_empty() && self.is_too_long(time.saturating_sub(since)) {
             self.flow.is_stalled = true;
             self.flow.stalls += 1;
+            if self.flow.silences.len() < STALLS {
+                self.flow.silences.push((since, time));
+            }
             self.enter(Phase::Stalled, sink);
         }
     }
@@ -128,7 +159,7 @@ impl Exchange {
         if self.flow.quiet_since.is_none() {
             return;
         }
-        if std::mem::take(&mut self.flow.is_stalled) {
+        if self.flow.resumed(time) {
             // The server has something to say again.
             self.enter(Phase::Generating, sink);
         }
@@ -138,6 +169,9 @@ impl Exchange {
     /// Nothing is owed any more: the stream said that it is over, or it is cut off.
     pub(super) fn flow_over(&mut self, time: u64, sink: &mut dyn FnMut(Progress)) {
         self.quiet_until(time, sink);
+        if self.flow.quiet_since.is_some() {
+            self.flow.resumed(time);
+        }
         self.flow.quiet_since = None;
         if let Some((first, _)) = self.flow.blocked.take() {
             let waited = time.saturating_sub(first);

@@ -26,7 +26,7 @@ impl Keys {
     pub(super) fn new(fields: &Fields, content: Option<u64>) -> Self {
         let text = |name: &str| fields.text(name).filter(|text| !text.is_empty() && text.len() <= 256);
         Self {
-            trace: text("traceparent").and_then(trace_id),
+            trace: text("traceparent").and_then(trace_parent).map(|(trace, _)| trace),
             id: IDS.into_iter().find_map(text).map(str::to_owned),
             content,
         }
@@ -69,11 +69,18 @@ fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or_default().trim_end_matches("[]")
 }
 
-/// Trace id of a W3C `traceparent`: version, 32 hex digits, parent id, flags.
-pub(super) fn trace_id(traceparent: &str) -> Option<String> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0'))
-        .then(|| id.to_ascii_lowercase())
+/// Trace id and parent id of a `traceparent` (W3C Trace Context 2, section 3.2.2): version, 32 hex digits, 16 hex
+/// digits, flags. Versions to come may append to it.
+pub(super) fn trace_parent(value: &str) -> Option<(String, String)> {
+    let mut parts = value.trim().split('-');
+    let mut id = |digits: usize| {
+        let id = parts.next()?;
+        let is_id = id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit());
+        is_id.then(|| id.to_ascii_lowercase())
+    };
+    let is_set = |id: &String| id.bytes().any(|b| b != b'0');
+    let (version, trace, parent, _flags) = (id(2)?, id(32)?, id(16)?, id(2)?);
+    (version != "ff" && is_set(&trace) && is_set(&parent)).then_some((trace, parent))
 }
 
 #[cfg(test)]
@@ -83,10 +90,21 @@ mod tests {
 
     #[test]
     fn trace_ids_are_checked() {
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")).as_deref(), Some(id));
-        assert_eq!(trace_id("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
-        assert_eq!(trace_id("nonsense"), None);
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let ids = Some((trace.to_owned(), parent.to_owned()));
+        assert_eq!(trace_parent(&format!("00-{trace}-{parent}-01")), ids);
+        assert_eq!(trace_parent(&format!("cc-{}-{parent}-00-more", trace.to_uppercase())), ids);
+        for nonsense in [
+            "nonsense".to_owned(),
+            format!("00-{trace}-{parent}"),
+            format!("ff-{trace}-{parent}-01"),
+            format!("00-{}-{parent}-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{trace}-{parent}0-01"),
+            format!("00-{trace}-00f067aa0ba902bg-01"),
+        ] {
+            assert_eq!(trace_parent(&nonsense), None, "{nonsense}");
+        }
     }
 
     fn digest(document: &str) -> Option<u64> {

@@ -25,7 +25,7 @@ pub(crate) use dispatch::Dispatch;
 pub use dispatch::DispatchStats;
 pub use judged::Judged;
 pub use observation::{ExchangeId, Observation};
-pub use record::{Clocks, Gaps, Outcome, Phase, Queue, RequestRecord, Role, TokenSource, Tokens};
+pub use record::{Clocks, Gaps, Outcome, Phase, Queue, RequestRecord, Role, Silence, TokenSource, Tokens};
 
 pub(crate) use upstream::Upstream;
 

@@ -201,6 +201,15 @@ pub struct Clocks {
     pub response_end: Option<f64>,
 }
 
+/// One stall of a stream, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Silence {
+    /// When the stream fell silent, after `request_start`.
+    pub at: f64,
+    /// For how long, until it went on or was over.
+    pub seconds: f64,
+}
+
 /// Distribution of the times between deliveries of one stream, seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gaps {
@@ -290,6 +299,9 @@ pub struct RequestRecord {
     /// Trace id of the request's `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// Span of that trace that caused it: the parent id of the request's `traceparent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<String>,
     /// Wall-clock time of `request_start`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
@@ -374,6 +386,9 @@ pub struct RequestRecord {
     /// whole only, like `client_stalls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stalls: Option<u64>,
+    /// When those were, the first 16 of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silences: Vec<Silence>,
     /// Times that the client took nothing of the stream for as long as would make a stall.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_stalls: Option<u64>,

@@ -2,7 +2,7 @@
 
 use super::{
     context::Context,
-    keys::trace_id,
+    keys::trace_parent,
     one::Exchange,
     outcome,
     record::{Clocks, Gaps, Outcome, Queue, RequestRecord, Role},
@@ -50,12 +50,15 @@ pub(super) fn record(exchange: Exchange, context: &Context, end: u64) -> Request
             response_fields.into_iter().flat_map(|fields| fields.iter().map(|(name, _)| name)),
         )
     });
+    let trace_parent = field(request_fields, "traceparent").and_then(|value| trace_parent(&value));
+    let (trace_id, parent_id) = trace_parent.unzip();
     let empty = outcome == Outcome::Ok && exchange.is_empty();
     RequestRecord {
         id: exchange.id.to_string(),
         request_id: field(request_fields, "x-request-id").or_else(|| field(response_fields, "x-request-id")),
         response_id: exchange.response_id,
-        trace_id: field(request_fields, "traceparent").and_then(|value| trace_id(&value)),
+        trace_id,
+        parent_id,
         started_at: wall(context.clock, start),
         ended_at: wall(context.clock, end),
         pid: exchange.tgid,
@@ -95,6 +98,7 @@ pub(super) fn record(exchange: Exchange, context: &Context, end: u64) -> Request
         duration: times.response_end.map(|time| since(start, time)),
         gaps: streamed.then(|| gaps(&exchange.gap_micros, exchange.gaps)),
         stalls: whole.then_some(exchange.flow.stalls),
+        silences: if whole { exchange.flow.silences(start) } else { Vec::new() },
         client_stalls: whole.then_some(exchange.flow.client_stalls),
         client_wait: whole.then(|| round(seconds(exchange.flow.client_wait))),
         token_events: exchange.counts.events,

@@ -1,3 +1,4 @@
-//! Ways out for observations: each exporter a file or folder of its own, none knows the others.
+//! Ways out for observations: each exporter a folder of its own. Prometheus tells what became of the others.
 
+pub mod otlp;
 pub mod prometheus;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory::Finished;
-use crate::exchange::{Judged, RequestRecord};
+use crate::exchange::{Judged, RequestRecord, Silence};
 
 /// The counts beside what an [`Arc`] holds.
 const COUNTS: usize = 2 * size_of::<usize>();
@@ -16,6 +16,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         request_id,
         response_id,
         trace_id,
+        parent_id,
         started_at,
         ended_at,
         node,
@@ -49,6 +50,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         duration: _,
         gaps: _,
         stalls: _,
+        silences,
         client_stalls: _,
         client_wait: _,
         token_events: _,
@@ -68,6 +70,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         request_id,
         response_id,
         trace_id,
+        parent_id,
         started_at,
         ended_at,
         provider,
@@ -88,6 +91,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         + lists.into_iter().map(list_bytes).sum::<usize>()
         + excluded.capacity() * size_of::<(String, &str)>()
         + excluded.iter().map(|(name, _)| name.capacity()).sum::<usize>()
+        + silences.capacity() * size_of::<Silence>()
         + gap_micros.capacity() * size_of::<u32>()
 }
 

@@ -37,7 +37,7 @@ impl RequestFeed {
     }
 
     /// Every request that is published from now on.
-    pub(super) fn follow(&self) -> broadcast::Receiver<Arc<Finished>> {
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Finished>> {
         self.live.subscribe()
     }
 

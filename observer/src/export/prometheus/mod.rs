@@ -17,6 +17,7 @@ mod in_flight;
 mod kube;
 mod labels;
 mod meaning;
+mod otlp;
 mod pods;
 mod series;
 mod workload;
@@ -92,6 +93,8 @@ pub struct Beside {
     pub pods: crate::pods::Told,
     /// Watches of the API server.
     pub watches: Vec<crate::kube::Snapshot>,
+    /// What became of spans and log records.
+    pub otlp: Vec<crate::export::otlp::Told>,
 }
 
 /// Makes both sides.
@@ -259,6 +262,7 @@ impl Scrape {
         families.extend(engines::families(&self.shared.label_names[..3], &beside.engines)?);
         families.extend(pods::families(&self.shared.label_names[..3], &beside.pods)?);
         families.extend(kube::families(&beside.watches)?);
+        families.extend(otlp::families(&beside.otlp)?);
         for family in &mut families {
             // The registry sorts its own.
             family.mut_metric().sort_by_cached_key(|metric| {
