@@ -9,6 +9,7 @@ pub mod container;
 pub mod deploy;
 pub mod engine;
 pub mod fake_engine;
+pub mod gpu;
 pub mod hammer;
 pub mod image;
 pub mod live;

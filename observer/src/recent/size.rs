@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory::Finished;
-use crate::exchange::{Judged, RequestRecord};
+use crate::exchange::{GpuUse, Judged, RequestRecord};
 
 /// The counts beside what an [`Arc`] holds.
 const COUNTS: usize = 2 * size_of::<usize>();
@@ -61,6 +61,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         client_left: _,
         local: _,
         gap_micros,
+        gpu,
     } = record;
     let texts = [id, node, namespace, pod, container, process, protocol, path];
     let known = [
@@ -88,6 +89,11 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         + excluded.capacity() * size_of::<(String, &str)>()
         + excluded.iter().map(|(name, _)| name.capacity()).sum::<usize>()
         + gap_micros.capacity() * size_of::<u32>()
+        + gpu.capacity() * size_of::<GpuUse>()
+        + gpu
+            .iter()
+            .map(|one| one.uuid.capacity() + one.instance.as_ref().map_or(0, String::capacity))
+            .sum::<usize>()
 }
 
 fn list_bytes(list: &Vec<String>) -> usize {
