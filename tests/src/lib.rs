@@ -15,6 +15,7 @@ pub mod image;
 pub mod live;
 pub mod node;
 pub mod pod;
+pub mod prometheus;
 pub mod script;
 pub mod scripted;
 pub mod small_server;
