@@ -3,6 +3,7 @@
 //! One thread captures, decodes and updates metrics; the async runtime serves. What they share: the metrics
 //! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
 
+mod gpus;
 mod telling;
 mod tenants;
 mod whose;
@@ -14,6 +15,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -34,8 +36,10 @@ use crate::{
     exchange::Observation,
     export::{
         otlp::{Otlp, OtlpError},
-        prometheus::{Beside, RequestMetrics, exporter},
+        prometheus::{Beside, GpuTold, RequestMetrics, exporter},
     },
+    gpu::{self, AllocationsTold, Board, Nvidia, watch_allocations},
+    gpus::Round,
     kernel::{LoadError, Options, ProbeMode},
     kube::{ConnectError, Connection, Health, watch_node},
     pipeline::{Limits, Pipeline},
@@ -47,6 +51,7 @@ use crate::{
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
 };
+use gpus::{Gpus, SharedGpus};
 use telling::Telling;
 use tenants::{SharedTold, Tenants};
 use whose::{NodeScope, SharedPods, Whose};
@@ -94,6 +99,7 @@ type Statistics = Arc<Mutex<AgentStats>>;
 struct Observer {
     identities: Identities,
     tenants: Tenants,
+    gpus: Gpus,
     objectives: Vec<Objective>,
     estimator: Estimator,
     engines: Option<Arc<Engines>>,
@@ -105,6 +111,7 @@ struct Observer {
 impl Sink for Observer {
     fn process(&mut self, tgid: u32, process: &Process) {
         self.tenants.process(tgid, process, &mut self.identities);
+        self.gpus.process(tgid, process);
     }
 
     fn listens(&mut self, tgid: u32, time: u64) {
@@ -114,6 +121,7 @@ impl Sink for Observer {
     fn process_gone(&mut self, tgid: u32) {
         self.identities.remove(tgid);
         self.tenants.process_gone(tgid);
+        self.gpus.process_gone(tgid);
         self.estimator.process_gone(tgid);
         if let Some(engines) = &self.engines {
             engines.process_gone(tgid);
@@ -131,9 +139,13 @@ impl Sink for Observer {
             record.slo = slo::judge(&self.objectives, record);
         }
         self.metrics.observe(&observation, &self.identities);
-        if let Observation::Finished { record, .. } = observation {
+        if let Some(record) = self.gpus.observe(observation) {
             self.feed.publish(*record, now());
         }
+    }
+
+    fn turned(&mut self) {
+        self.gpus.settle(|record| self.feed.publish(*record, now()));
     }
 
     fn undecoded(&mut self, tgid: u32, cause: &'static str, bytes: u64) {
@@ -143,6 +155,7 @@ impl Sink for Observer {
 
     fn housekeeping(&mut self, capture: &Capture) {
         self.tenants.look(capture.processes(), &mut self.identities);
+        self.gpus.look(capture.processes());
         let identities = &self.identities;
         self.metrics.expire(monotonic(), |identity| identities.has_container_of(identity));
         let statistics = AgentStats { recent: self.feed.remembers(), ..statistics(capture) };
@@ -254,7 +267,16 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     };
     let telling = otlp.clone().map(|otlp| Telling::start(otlp, feed.follow(), Arc::clone(&pods)));
     let all_pods = config.kubernetes.pods == PodsTold::All;
+    let (told_of_gpus, allocations) = (SharedGpus::default(), AllocationsTold::default());
+    let (stop, (board, rounds)) =
+        (Arc::new(AtomicBool::new(false)), Board::new(config.gpu.interval, monotonic));
+    if config.gpu.enabled {
+        gpu_thread(config, &whose, Arc::clone(&board), Arc::clone(&stop))?;
+        tokio::spawn(watch_allocations(config.gpu.pod_resources.clone(), allocations.clone()));
+    }
+    let rounds: Option<Receiver<Round>> = config.gpu.enabled.then_some(rounds);
     let observer = Observer {
+        gpus: Gpus::new(whose.clone(), rounds, Arc::clone(&told_of_gpus)),
         identities: Identities::on_node(&config.node),
         tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),
@@ -264,7 +286,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         feed: feed.clone(),
         statistics: Arc::clone(&statistics),
     };
-    let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let ready = Arc::new(AtomicBool::new(false));
     if let Some(engines) = &engines {
         engines_thread(Arc::clone(engines), config.engines.interval, Arc::clone(&stop))?;
     }
@@ -274,7 +296,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let told_early = Arc::clone(&early);
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
 
-    let running = scrape.clone();
+    let (running, node, reads_gpus) = (scrape.clone(), config.node.clone(), config.gpu.enabled);
     let api =
         NodeApi { node: config.node.clone(), feed, running: Arc::new(move || running.running()), wall: now };
     let sources = Sources {
@@ -283,10 +305,16 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             let now = monotonic();
             let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
             let pods = told_of_pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let gpus = GpuTold {
+                node: node.clone(),
+                read: if reads_gpus { board.told() } else { gpu::Told::default() },
+                requests: told_of_gpus.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                allocations: allocations.get(),
+            };
             let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
             let watches = watches.iter().map(|health| health.snapshot()).collect();
             scrape
-                .gather(now, &Beside { agent: stats, engines: told, pods, watches, otlp })
+                .gather(now, &Beside { agent: stats, engines: told, pods, gpus, watches, otlp })
                 .map_err(|error| error.to_string())
         }),
         ready,
@@ -357,8 +385,20 @@ fn capture_thread(
         }
         ready.store(false, Ordering::Relaxed);
         capture.stop(&mut observer);
+        observer.gpus.flush(|record| observer.feed.publish(*record, now()));
         Ok(())
     })
+}
+
+/// Reads GPUs. Nobody waits for it: a call into a driver may hang for ever.
+fn gpu_thread(config: &Config, whose: &Whose, board: Arc<Board>, stop: Arc<AtomicBool>) -> io::Result<()> {
+    let mut nvidia = Nvidia { library: config.gpu.library.clone(), interval: config.gpu.interval, wall };
+    let whose = whose.clone();
+    thread::Builder::new().name("gpus".into()).spawn(move || {
+        let owners = move |pid| whose.owner_of(pid);
+        gpu::run(&mut nvidia, &board, &owners, &stop);
+    })?;
+    Ok(())
 }
 
 /// Reads what engines say of themselves, every so often. Nobody waits for it: at worst it hangs in a read while

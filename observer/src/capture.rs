@@ -51,6 +51,8 @@ pub trait Sink {
     fn observation(&mut self, _observation: Observation) {}
     /// Bytes of a process's connection that were not decoded.
     fn undecoded(&mut self, _tgid: u32, _cause: &'static str, _bytes: u64) {}
+    /// After each turn, some hundred times a second.
+    fn turned(&mut self) {}
     /// Once a second.
     fn housekeeping(&mut self, _capture: &Capture) {}
 }
@@ -260,6 +262,7 @@ impl Capture {
             self.housekeeping(now, sink);
             sink.housekeeping(self);
         }
+        sink.turned();
     }
 
     /// Takes what is in the ring, up to a bound: under overload there is always more. Whether there was less.

@@ -32,11 +32,17 @@ pub mod pipeline;
 /// Pods and their containers.
 pub mod pods;
 
+/// GPUs: what was read of them, and what that says about requests.
+pub mod gpus;
+
 /// Processes and containers.
 pub mod discover;
 
 /// Rim in: the Kubernetes API.
 pub mod kube;
+
+/// Rim in: NVML, and the kubelet's allocations.
+pub mod gpu;
 
 /// Whose an observation is.
 pub mod enrich;

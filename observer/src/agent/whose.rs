@@ -25,6 +25,7 @@ pub(super) fn locked(pods: &SharedPods) -> MutexGuard<'_, Pods> {
 }
 
 /// Who processes of this node are.
+#[derive(Clone)]
 pub(super) struct Whose {
     pub(super) node: String,
     pub(super) pods: SharedPods,

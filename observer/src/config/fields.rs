@@ -42,6 +42,8 @@ const CONNECTIONS: &str = "write a whole number from 16 to 1048576";
 const STALL: &str = "write a time from 100ms to 10m, such as 2s";
 const INTERVAL: &str = "write a time from 1s to 10m, such as 15s";
 const MEMORY: &str = "write a size from 1MiB to 4GiB, such as 32MiB";
+const GPUS: &str = "write auto or off";
+const ROUNDS: &str = "write a time from 100ms to 2s, such as 1s";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const PROTOCOL: &str = "write grpc or http/protobuf";
@@ -82,6 +84,10 @@ const FIELDS: &[Field] = &[
     field("stall.minimum", STALL, |c, v| put(&mut c.stall.minimum, time(v, Duration::from_millis(100)))),
     field("engines.metrics", SWITCH, |c, v| put(&mut c.engines.metrics, switch(v))),
     field("engines.interval", INTERVAL, |c, v| put(&mut c.engines.interval, time(v, Duration::from_secs(1)))),
+    field("gpu.enabled", GPUS, |c, v| put(&mut c.gpu.enabled, word(v, &[("auto", true), ("off", false)]))),
+    field("gpu.library", FILE, |c, v| put(&mut c.gpu.library, path(v).map(Some))),
+    field("gpu.interval", ROUNDS, |c, v| put(&mut c.gpu.interval, round(v))),
+    field("gpu.pod_resources", FILE, |c, v| put(&mut c.gpu.pod_resources, path(v))),
     field("kubernetes.mode", MODE, |c, v| put(&mut c.kubernetes.mode, mode(v))),
     field("kubernetes.kubeconfig", FILE, |c, v| put(&mut c.kubernetes.kubeconfig, path(v).map(Some))),
     field("kubernetes.pods", TOLD, |c, v| put(&mut c.kubernetes.pods, told(v))),
@@ -321,6 +327,12 @@ fn time(value: &Value, least: Duration) -> Result<Duration, String> {
     let time = cli::parse_duration(text(value)?).map_err(|_remedy| "is not a time".to_owned())?;
     let within = least..=Duration::from_mins(10);
     if within.contains(&time) { Ok(time) } else { Err("is out of range".to_owned()) }
+}
+
+/// A time between rounds of readings: the buffers of a GPU's samples reach back little more than two seconds.
+fn round(value: &Value) -> Result<Duration, String> {
+    let time = time(value, Duration::from_millis(100))?;
+    if time <= Duration::from_secs(2) { Ok(time) } else { Err("is out of range".to_owned()) }
 }
 
 /// Items of a list: of an array in the file, of comma-separated text elsewhere.

@@ -8,6 +8,7 @@ mod buckets;
 pub mod cli;
 mod error;
 mod fields;
+mod gpu;
 mod kubernetes;
 mod objectives;
 mod otlp;
@@ -23,6 +24,7 @@ use tracing::level_filters::LevelFilter;
 
 pub use buckets::{Buckets, MAX_BUCKETS};
 pub use error::ConfigError;
+pub use gpu::GpuConfig;
 pub use kubernetes::{ClusterConfig, KubernetesConfig, KubernetesMode, PodsTold};
 pub(crate) use otlp::header;
 pub use otlp::{OtlpConfig, OtlpProtocol};
@@ -64,6 +66,8 @@ pub struct Config {
     pub slo: Vec<Objective>,
     /// What is read of engines' own metrics.
     pub engines: EnginesConfig,
+    /// How GPUs are read.
+    pub gpu: GpuConfig,
     /// What is asked of Kubernetes.
     pub kubernetes: KubernetesConfig,
     /// What the cluster role is told.
@@ -221,6 +225,7 @@ impl Config {
             stall: StallConfig { minimum: Duration::from_nanos(STALLS_AFTER) },
             slo: Vec::new(),
             engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
+            gpu: GpuConfig::default(),
             kubernetes: KubernetesConfig::default(),
             cluster: ClusterConfig::default(),
             otlp: OtlpConfig::default(),

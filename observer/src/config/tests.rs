@@ -86,6 +86,11 @@ fn every_field_can_be_set_from_the_file() {
         [engines]
         metrics = true
         interval = "30s"
+        [gpu]
+        enabled = "off"
+        library = "/opt/nvidia/libnvidia-ml.so.1"
+        interval = "500ms"
+        pod_resources = "/run/kubelet.sock"
         [kubernetes]
         mode = "on"
         kubeconfig = "/etc/kube/config"
@@ -136,6 +141,12 @@ fn every_field_can_be_set_from_the_file() {
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
         stall: StallConfig { minimum: Duration::from_millis(500) },
         engines: EnginesConfig { metrics: true, interval: Duration::from_secs(30) },
+        gpu: GpuConfig {
+            enabled: false,
+            library: Some("/opt/nvidia/libnvidia-ml.so.1".into()),
+            interval: Duration::from_millis(500),
+            pod_resources: "/run/kubelet.sock".into(),
+        },
         kubernetes: KubernetesConfig {
             mode: KubernetesMode::On,
             kubeconfig: Some("/etc/kube/config".into()),

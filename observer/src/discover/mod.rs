@@ -12,5 +12,5 @@ mod usage;
 pub use container::Placement;
 pub use kubelet::Names;
 pub use listeners::{ListenerAt, listener_at, listening};
-pub use process::{Process, is_gone, threads};
+pub use process::{Process, ancestors, is_gone, threads};
 pub use usage::{absolute, usage};

@@ -64,6 +64,16 @@ pub fn threads(tgid: u32) -> Vec<u32> {
     ids.collect()
 }
 
+/// A process' parent, that one's, and so on, as far as they are there.
+pub fn ancestors(tgid: u32) -> Vec<u32> {
+    const DEPTH: usize = 32;
+    let parent = |pid: &u32| {
+        let stat = Proc::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?;
+        (stat.ppid > 0).then(|| stat.ppid.cast_unsigned())
+    };
+    std::iter::successors(parent(&tgid), parent).take(DEPTH).collect()
+}
+
 /// Whether no thread of a process is left. A leader that exited while others live on is a zombie with tasks.
 pub fn is_gone(tgid: u32) -> bool {
     let Ok(process) = Proc::new(tgid.cast_signed()) else { return true };
@@ -84,6 +94,7 @@ mod tests {
         assert!(threads(std::process::id()).contains(&std::process::id()));
         assert!(!own.name.is_empty());
         assert!(!is_gone(std::process::id()));
+        assert_eq!(ancestors(std::process::id())[0], std::os::unix::process::parent_id());
         assert!(is_gone(u32::MAX >> 1));
         assert_eq!(Process::look_up(u32::MAX >> 1), None);
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::gpu::GpuUse;
 use super::judged::Judged;
 use crate::llm::{Operation, Timings};
 
@@ -409,6 +410,9 @@ pub struct RequestRecord {
     /// Objectives that were judged; not known to the core, like the owner.
     #[serde(skip_serializing_if = "Judged::is_empty")]
     pub slo: Judged,
+    /// The GPUs that it used and what they did meanwhile; not known to the core, like the owner.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpu: Vec<GpuUse>,
     /// Why numbers of this exchange cannot be trusted: it is left out of latency histograms.
     pub partial: Vec<String>,
     /// Defects seen on the wire, and holes in what was copied of it: what lay in them is absent here.

@@ -55,6 +55,7 @@ pub(crate) fn convert(pod: core::Pod, scope: &PodScope) -> Option<Pod> {
     }
     Some(Pod {
         in_scope: scope.admits(&namespace, &labels, &annotations),
+        group: group(&namespace, &labels),
         namespace,
         name: meta.name?,
         uid: meta.uid?,
@@ -72,6 +73,17 @@ pub(crate) fn convert(pod: core::Pod, scope: &PodScope) -> Option<Pod> {
         deleted: meta.deletion_timestamp.as_ref().and_then(nanos),
         containers,
     })
+}
+
+/// The group of pods that it serves with: a group of a `LeaderWorkerSet` (its label names, `group-index` is unique in
+/// the set), or a Ray cluster.
+fn group(namespace: &str, labels: &BTreeMap<String, String>) -> Option<String> {
+    let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
+    if let Some(set) = label("leaderworkerset.sigs.k8s.io/name") {
+        let index = label("leaderworkerset.sigs.k8s.io/group-index")?;
+        return Some(format!("leaderworkerset {namespace}/{set} {index}"));
+    }
+    label("ray.io/cluster").map(|cluster| format!("ray {namespace}/{cluster}"))
 }
 
 fn container(

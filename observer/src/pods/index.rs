@@ -145,7 +145,11 @@ fn same_identity(a: &Pod, b: &Pod) -> bool {
         let ids = pod.containers.iter().map(|container| (container.name.clone(), container.id.clone()));
         ids.collect::<Vec<_>>()
     };
-    a.in_scope == b.in_scope && a.workload == b.workload && a.static_hash == b.static_hash && ids(a) == ids(b)
+    a.in_scope == b.in_scope
+        && a.group == b.group
+        && a.workload == b.workload
+        && a.static_hash == b.static_hash
+        && ids(a) == ids(b)
 }
 
 #[cfg(test)]

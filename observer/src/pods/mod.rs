@@ -74,6 +74,8 @@ pub struct Pod {
     pub owner: Option<Workload>,
     /// What an operator would say manages it: the controller's own controller, where there is one.
     pub workload: Option<Workload>,
+    /// What groups it with other pods that serve the same requests: a `LeaderWorkerSet`'s group, a Ray cluster.
+    pub group: Option<String>,
     /// Whether its processes may be observed.
     pub in_scope: bool,
     /// Where it is in its life.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory::Finished;
-use crate::exchange::{Judged, RequestRecord, Silence};
+use crate::exchange::{GpuUse, Judged, RequestRecord, Silence};
 
 /// The counts beside what an [`Arc`] holds.
 const COUNTS: usize = 2 * size_of::<usize>();
@@ -64,6 +64,7 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         client_left: _,
         local: _,
         gap_micros,
+        gpu,
     } = record;
     let texts = [id, node, namespace, pod, container, process, protocol, path];
     let known = [
@@ -93,6 +94,11 @@ pub(super) fn held(record: &RequestRecord) -> usize {
         + excluded.iter().map(|(name, _)| name.capacity()).sum::<usize>()
         + silences.capacity() * size_of::<Silence>()
         + gap_micros.capacity() * size_of::<u32>()
+        + gpu.capacity() * size_of::<GpuUse>()
+        + gpu
+            .iter()
+            .map(|one| one.uuid.capacity() + one.instance.as_ref().map_or(0, String::capacity))
+            .sum::<usize>()
 }
 
 fn list_bytes(list: &Vec<String>) -> usize {

@@ -12,7 +12,7 @@ use crate::command::root;
 
 /// The road: a room imports only those before it. Rooms that are not on it may be imported by all but the
 /// core, as long as no circle arises.
-const ROAD: [&str; 20] = [
+const ROAD: [&str; 22] = [
     "connection",
     "http",
     "body",
@@ -20,8 +20,10 @@ const ROAD: [&str; 20] = [
     "exchange",
     "pipeline",
     "pods",
+    "gpus",
     "discover",
     "kube",
+    "gpu",
     "enrich",
     "engines",
     "estimate",
@@ -36,7 +38,7 @@ const ROAD: [&str; 20] = [
 ];
 
 /// Rooms without IO and without a clock.
-const CORE: [&str; 12] = [
+const CORE: [&str; 13] = [
     "connection",
     "http",
     "body",
@@ -44,6 +46,7 @@ const CORE: [&str; 12] = [
     "exchange",
     "pipeline",
     "pods",
+    "gpus",
     "enrich",
     "estimate",
     "slo",
@@ -58,7 +61,7 @@ const CORE_FILE: &str = "observer/src/recording/mask.rs";
 const WIRING: [&str; 4] = ["agent", "cluster", "lib", "main"];
 
 /// Crates that do IO or read clocks.
-const OUTSIDE: [&str; 14] = [
+const OUTSIDE: [&str; 15] = [
     "tokio",
     "aya",
     "aya_log",
@@ -72,6 +75,7 @@ const OUTSIDE: [&str; 14] = [
     "mio",
     "procfs",
     "rustix",
+    "tonic",
     "ureq",
 ];
 

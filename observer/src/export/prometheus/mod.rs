@@ -13,6 +13,7 @@ mod agent;
 mod child;
 mod cluster;
 mod engines;
+mod gpu;
 mod in_flight;
 mod kube;
 mod labels;
@@ -43,6 +44,7 @@ use workload::{GroupKey, Place};
 
 pub use child::SEMCONV;
 pub use cluster::ClusterScrape;
+pub use gpu::GpuTold;
 
 struct Shared {
     registry: Registry,
@@ -91,6 +93,8 @@ pub struct Beside {
     pub engines: Told,
     /// Pods, as the API server and their cgroups have them.
     pub pods: crate::pods::Told,
+    /// GPUs, and what they did for requests.
+    pub gpus: GpuTold,
     /// Watches of the API server.
     pub watches: Vec<crate::kube::Snapshot>,
     /// What became of spans and log records.
@@ -261,6 +265,7 @@ impl Scrape {
         families.extend(agent::families(&beside.agent, &dropped)?);
         families.extend(engines::families(&self.shared.label_names[..3], &beside.engines)?);
         families.extend(pods::families(&self.shared.label_names[..3], &beside.pods)?);
+        families.extend(gpu::families(&self.shared.label_names[..3], &beside.gpus)?);
         families.extend(kube::families(&beside.watches)?);
         families.extend(otlp::families(&beside.otlp)?);
         for family in &mut families {

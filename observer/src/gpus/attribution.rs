@@ -1,0 +1,144 @@
+//! Which GPUs a server's requests use. The process that owns the socket often owns no context: vLLM's API server has an
+//! engine core and workers beside it. So a GPU is its if a process of its container is there, else of its process tree,
+//! else of its pod, else of its pod's group.
+
+use super::{Process, Reading};
+use crate::exchange::UsedBy;
+
+/// Whose a process is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Its id on the host.
+    pub pid: u32,
+    /// Its name.
+    pub process: String,
+    /// Its parent, that one's, and so on.
+    pub ancestors: Vec<u32>,
+    /// Its container's cgroup, or its systemd unit's: of neither, none.
+    pub cgroup: Option<String>,
+    /// Uid of its pod.
+    pub pod_uid: Option<String>,
+    /// What groups its pod with others that serve the same requests.
+    pub group: Option<String>,
+    /// Namespace, pod and container as metrics name them.
+    pub names: [String; 3],
+}
+
+/// A GPU that is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The device's UUID.
+    pub device: String,
+    /// The instance's.
+    pub instance: Option<String>,
+    /// How that is known.
+    pub by: UsedBy,
+}
+
+/// How a server and a process on a GPU belong together.
+fn link(server: &Owner, other: &Owner) -> Option<UsedBy> {
+    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
+    if server.pid == other.pid || same(&server.cgroup, &other.cgroup) {
+        Some(UsedBy::Container)
+    } else if other.ancestors.contains(&server.pid) || server.ancestors.contains(&other.pid) {
+        Some(UsedBy::ProcessTree)
+    } else if same(&server.pod_uid, &other.pod_uid) {
+        Some(UsedBy::Pod)
+    } else if same(&server.group, &other.group) {
+        Some(UsedBy::PodGroup)
+    } else {
+        None
+    }
+}
+
+/// The GPUs of a server: those to which the surest of the links leads.
+pub fn used(server: &Owner, readings: &[Reading]) -> Vec<Use> {
+    let mut found: Vec<Use> = Vec::new();
+    for reading in readings {
+        for Process { instance, owner, .. } in reading.processes.iter().flatten() {
+            let Some(by) = link(server, owner) else { continue };
+            let device = &reading.device.uuid;
+            match found.iter_mut().find(|one| one.device == *device && one.instance == *instance) {
+                Some(known) => known.by = known.by.min(by),
+                None => found.push(Use { device: device.clone(), instance: instance.clone(), by }),
+            }
+        }
+    }
+    let surest = found.iter().map(|one| one.by).min();
+    found.retain(|one| Some(one.by) == surest);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gpus::Device;
+
+    fn owner(pid: u32, cgroup: &str, pod: &str, ancestors: &[u32]) -> Owner {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Owner {
+            pid,
+            cgroup: some(cgroup),
+            pod_uid: some(pod),
+            ancestors: ancestors.to_vec(),
+            ..Owner::default()
+        }
+    }
+
+    fn reading(uuid: &str, owners: &[Owner]) -> Reading {
+        let process = |owner: &Owner| Process {
+            instance: None,
+            memory: None,
+            utilization: None,
+            owner: Arc::new(owner.clone()),
+        };
+        Reading {
+            device: Arc::new(Device { uuid: uuid.into(), ..Device::default() }),
+            processes: Some(owners.iter().map(process).collect()),
+            ..Reading::default()
+        }
+    }
+
+    fn told(server: &Owner, readings: &[Reading]) -> Vec<(String, UsedBy)> {
+        used(server, readings).into_iter().map(|one| (one.device, one.by)).collect()
+    }
+
+    #[test]
+    fn the_surest_link_wins() {
+        let server = owner(10, "/c1", "p1", &[9, 1]);
+        let of = |readings: &[Reading]| told(&server, readings);
+        let container = reading("a", &[owner(11, "/c1", "p1", &[])]);
+        let child = reading("b", &[owner(12, "/c2", "p2", &[10, 9, 1])]);
+        let parent = reading("c", &[owner(9, "", "", &[1])]);
+        let pod = reading("d", &[owner(13, "/c3", "p1", &[])]);
+        let stranger = reading("e", &[owner(14, "/c4", "p4", &[9, 1]), owner(15, "", "", &[])]);
+        let all = [container.clone(), child.clone(), parent.clone(), pod.clone(), stranger.clone()];
+        assert_eq!(of(&all), [("a".to_owned(), UsedBy::Container)]);
+        assert_eq!(
+            of(&all[1..]),
+            [("b".to_owned(), UsedBy::ProcessTree), ("c".to_owned(), UsedBy::ProcessTree)]
+        );
+        assert_eq!(of(&[pod, stranger.clone()]), [("d".to_owned(), UsedBy::Pod)]);
+        assert_eq!(of(&[stranger]), [], "siblings under a shell are strangers");
+    }
+
+    #[test]
+    fn pods_of_a_group_share_their_gpus() {
+        let in_group =
+            |pid, pod: &str, group: &str| Owner { group: Some(group.into()), ..owner(pid, "", pod, &[]) };
+        let server = in_group(1, "leader", "LeaderWorkerSet ml/a 0");
+        let readings = [
+            reading("a", &[in_group(2, "worker", "LeaderWorkerSet ml/a 0")]),
+            reading("b", &[in_group(3, "other", "LeaderWorkerSet ml/a 1")]),
+        ];
+        assert_eq!(told(&server, &readings), [("a".to_owned(), UsedBy::PodGroup)]);
+    }
+
+    #[test]
+    fn what_has_no_cgroup_is_not_all_one() {
+        assert_eq!(told(&owner(1, "", "", &[]), &[reading("a", &[owner(2, "", "", &[])])]), []);
+        assert_eq!(told(&owner(1, "", "", &[]), &[reading("a", &[owner(1, "", "", &[])])]).len(), 1);
+    }
+}
