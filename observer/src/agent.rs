@@ -3,6 +3,8 @@
 //! One thread captures, decodes and updates metrics; the async runtime serves. What they share: the metrics
 //! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
 
+mod keeping;
+mod occurrences;
 mod tenants;
 mod whose;
 
@@ -42,7 +44,10 @@ use crate::{
     serve::{NodeApi, RequestFeed, ServeError, Server, Sources, TokenFile},
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
+    timeline::Level,
 };
+use keeping::Keeping;
+use occurrences::Occurrences;
 use tenants::{SharedTold, Tenants};
 use whose::{NodeScope, SharedPods, Whose};
 
@@ -91,12 +96,18 @@ struct Observer {
     engines: Option<Arc<Engines>>,
     metrics: RequestMetrics,
     feed: RequestFeed,
+    keeping: Keeping,
+    occurrences: Occurrences,
     statistics: Statistics,
 }
 
 impl Sink for Observer {
     fn process(&mut self, tgid: u32, process: &Process) {
+        let is_new = !self.identities.has(tgid);
         self.tenants.process(tgid, process, &mut self.identities);
+        if is_new {
+            self.occurrences.process(&self.keeping, tgid, self.identities.of(tgid));
+        }
     }
 
     fn listens(&mut self, tgid: u32, time: u64) {
@@ -104,7 +115,9 @@ impl Sink for Observer {
     }
 
     fn process_gone(&mut self, tgid: u32) {
-        self.identities.remove(tgid);
+        if let Some(identity) = self.identities.remove(tgid) {
+            self.occurrences.process_gone(&self.keeping, tgid, &identity);
+        }
         self.tenants.process_gone(tgid);
         self.estimator.process_gone(tgid);
         if let Some(engines) = &self.engines {
@@ -123,8 +136,10 @@ impl Sink for Observer {
             record.slo = slo::judge(&self.objectives, record);
         }
         self.metrics.observe(&observation, &self.identities);
+        self.occurrences.observe(&self.keeping, &observation, &self.identities);
         if let Observation::Finished { record, .. } = observation {
-            self.feed.publish(*record, now());
+            let finished = self.feed.publish(*record, now());
+            self.keeping.store.iter().for_each(|store| store.request(&finished));
         }
     }
 
@@ -137,7 +152,14 @@ impl Sink for Observer {
         self.tenants.look(capture.processes(), &mut self.identities);
         let identities = &self.identities;
         self.metrics.expire(monotonic(), |identity| identities.has_container_of(identity));
-        let statistics = AgentStats { recent: self.feed.remembers(), ..statistics(capture) };
+        self.tenants.want(&self.keeping.wanted, &self.identities);
+        let statistics = AgentStats {
+            recent: self.feed.remembers(),
+            store: self.keeping.store.as_ref().map(|store| store.counts()),
+            logs: *self.keeping.read.lock().unwrap_or_else(PoisonError::into_inner),
+            ..statistics(capture)
+        };
+        self.occurrences.drops(&self.keeping, &statistics);
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
     }
 }
@@ -244,7 +266,11 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         None => Vec::new(),
     };
     let all_pods = config.kubernetes.pods == PodsTold::All;
+    let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
     let observer = Observer {
+        keeping: keeping.clone(),
+        occurrences: Occurrences::default(),
         identities: Identities::on_node(&config.node),
         tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),
@@ -254,7 +280,6 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         feed: feed.clone(),
         statistics: Arc::clone(&statistics),
     };
-    let (ready, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     if let Some(engines) = &engines {
         engines_thread(Arc::clone(engines), config.engines.interval, Arc::clone(&stop))?;
     }
@@ -265,8 +290,15 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
 
     let running = scrape.clone();
-    let api =
-        NodeApi { node: config.node.clone(), feed, running: Arc::new(move || running.running()), wall: now };
+    let api = NodeApi {
+        node: config.node.clone(),
+        feed,
+        running: Arc::new(move || running.running()),
+        wall: now,
+        rows: keeping.rows.clone(),
+        store: keeping.store.clone(),
+        stores_logs: keeping.stores_logs,
+    };
     let sources = Sources {
         metrics: Arc::new(move || {
             let stats = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -280,7 +312,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         }),
         ready,
         not_ready: "the probes are not attached yet",
-        feeds: Vec::new(),
+        events: None,
         api: Arc::new(api),
         token: Arc::new(TokenFile::at(config.api.token_file.clone())),
     };
@@ -305,7 +337,10 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         // process, and nothing was observed that anybody could miss.
         return Ok(served?);
     }
-    thread.join().map_err(|_panic| AgentError::Died)??;
+    let captured = thread.join().map_err(|_panic| AgentError::Died);
+    keeping.own("stopped", Level::Info, "the observer was told to stop".to_owned());
+    threads.end();
+    captured??;
     Ok(served?)
 }
 

@@ -12,6 +12,7 @@ mod kubernetes;
 mod objectives;
 mod scope;
 mod selector;
+mod store;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ pub use error::ConfigError;
 pub use kubernetes::{ClusterConfig, KubernetesConfig, KubernetesMode, PodsTold};
 pub use scope::{PodScope, Unknown};
 pub use selector::Selector;
+pub use store::{LogStore, LogsConfig, StoreConfig};
 pub use typed::{Source, variable};
 
 use crate::pipeline::STALLS_AFTER;
@@ -65,6 +67,10 @@ pub struct Config {
     pub kubernetes: KubernetesConfig,
     /// What the cluster role is told.
     pub cluster: ClusterConfig,
+    /// What is kept on disk.
+    pub store: StoreConfig,
+    /// Which logs are read.
+    pub logs: LogsConfig,
 }
 
 /// `api.*`.
@@ -218,6 +224,8 @@ impl Config {
             engines: EnginesConfig { metrics: false, interval: Duration::from_secs(15) },
             kubernetes: KubernetesConfig::default(),
             cluster: ClusterConfig::default(),
+            store: StoreConfig::default(),
+            logs: LogsConfig::default(),
         }
     }
 
