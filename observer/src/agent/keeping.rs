@@ -62,7 +62,11 @@ impl Threads {
 }
 
 /// Opens the store and starts what fills it. Without one, what happens is told to followers only.
-pub(super) fn start(config: &Config, in_kubernetes: bool, stop: &Arc<AtomicBool>) -> io::Result<(Keeping, Threads)> {
+pub(super) fn start(
+    config: &Config,
+    in_kubernetes: bool,
+    stop: &Arc<AtomicBool>,
+) -> io::Result<(Keeping, Threads)> {
     let mut keeping = Keeping {
         node: config.node.clone(),
         rows: RowFeed::new(FEED),
@@ -104,9 +108,11 @@ pub(super) fn start(config: &Config, in_kubernetes: bool, stop: &Arc<AtomicBool>
 fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<AtomicBool>) -> io::Result<()> {
     let (store, rows, shared, counts) =
         (store.clone(), keeping.rows.clone(), Arc::clone(&keeping.wanted), Arc::clone(&keeping.read));
-    let (node, pod_logs, redacts) = (config.node.clone(), config.kubernetes.pod_logs.clone(), config.logs.redact);
+    let (node, pod_logs, redacts) =
+        (config.node.clone(), config.kubernetes.pod_logs.clone(), config.logs.redact);
     let all = config.logs.all;
-    let files: Vec<(PathBuf, Origin)> = config.logs.files.iter().map(|path| (path.clone(), origin_of(path, &node))).collect();
+    let files: Vec<(PathBuf, Origin)> =
+        config.logs.files.iter().map(|path| (path.clone(), origin_of(path, &node))).collect();
     thread::Builder::new().name("logs".into()).spawn(move || {
         let places = || store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
         let (mut generation, mut tail) = (store.generation(), Tail::new(places(), redacts));
@@ -156,6 +162,12 @@ impl Keeping {
 
     /// Tells of the observer itself.
     pub(super) fn own(&self, reason: &str, level: Level, message: String) {
-        self.event(Row { kind: Kind::Observer, reason: reason.to_owned(), level: Some(level), message, ..Row::default() });
+        self.event(Row {
+            kind: Kind::Observer,
+            reason: reason.to_owned(),
+            level: Some(level),
+            message,
+            ..Row::default()
+        });
     }
 }

@@ -73,7 +73,8 @@ impl Occurrences {
     fn goes_on(&mut self, keeping: &Keeping, (id, pid): (ExchangeId, u32), identities: &Identities) {
         if let Some(since) = self.stalled.remove(&id) {
             let seconds = monotonic().saturating_sub(since) as f64 / 1e9;
-            let message = format!("a stream that was called stalled {seconds:.3} s ago goes on, or has ended");
+            let message =
+                format!("a stream that was called stalled {seconds:.3} s ago goes on, or has ended");
             self.stall(keeping, "end", Level::Info, message, (id, pid), identities);
         }
     }
@@ -100,7 +101,8 @@ impl Occurrences {
         let now = monotonic();
         if new > 0 && now.saturating_sub(self.told_of_drops) >= APART {
             (self.dropped, self.told_of_drops) = (dropped, now);
-            let message = format!("{new} records were dropped: requests of this time may be partial or missing");
+            let message =
+                format!("{new} records were dropped: requests of this time may be partial or missing");
             keeping.own("dropped", Level::Warn, message);
         }
     }

@@ -81,7 +81,8 @@ impl Tenants {
     pub(super) fn want(&self, shared: &SharedWanted, identities: &Identities) {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let pods = self.serving.iter().cloned().chain(Placement::of(&own).pod_uid).collect();
-        let never = locked(&self.whose.pods).iter().filter(|pod| !pod.in_scope).map(|pod| pod.uid.clone()).collect();
+        let never =
+            locked(&self.whose.pods).iter().filter(|pod| !pod.in_scope).map(|pod| pod.uid.clone()).collect();
         let mut files: Vec<(PathBuf, Origin)> = Vec::new();
         for tgid in &self.servers {
             let identity = identities.of(*tgid);

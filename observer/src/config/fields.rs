@@ -11,7 +11,9 @@ use super::error::ConfigError;
 use super::scope::Unknown;
 use super::selector::{self, Selector};
 use super::typed::{Source, Typed, variable};
-use super::{Config, KubernetesMode, LogStore, LabelStyle, MetricsProfile, PodsTold, buckets, cli, objectives};
+use super::{
+    Config, KubernetesMode, LabelStyle, LogStore, MetricsProfile, PodsTold, buckets, cli, objectives,
+};
 
 struct Field {
     name: &'static str,

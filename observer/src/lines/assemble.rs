@@ -188,7 +188,11 @@ mod tests {
     #[test]
     fn what_is_long_is_cut_and_counted() {
         let part = "x".repeat(100 << 10);
-        let joined = assemble(&[(Stream::Stdout, true, &part), (Stream::Stdout, true, &part), (Stream::Stdout, false, &part)]);
+        let joined = assemble(&[
+            (Stream::Stdout, true, &part),
+            (Stream::Stdout, true, &part),
+            (Stream::Stdout, false, &part),
+        ]);
         assert_eq!((joined[0].1.len(), joined[0].2), (LONGEST, 300 * 1024 - LONGEST as u64));
     }
 
@@ -197,9 +201,19 @@ mod tests {
         let bare = "ERROR:    Exception in ASGI application\nTraceback (most recent call last):\n  File \"a.py\", line 1, in f\n    g()\n\
                     ValueError: no\n\nDuring handling of the above exception, another exception occurred:\n\n\
                     Traceback (most recent call last):\n  File \"b.py\", line 2\nKeyError: 'x'";
-        assert_eq!(lines(&format!("INFO:     before\n{bare}\nINFO:     after")), ["INFO:     before", bare, "INFO:     after"]);
+        assert_eq!(
+            lines(&format!("INFO:     before\n{bare}\nINFO:     after")),
+            ["INFO:     before", bare, "INFO:     after"]
+        );
         let head = "(EngineCore_DP0 pid=7) ERROR 11-24 16:00:00 [core.py:842] ";
-        let text = ["failed.", "Traceback (most recent call last):", "  File \"a.py\", line 1", "    f()", "RuntimeError: no", "other"];
+        let text = [
+            "failed.",
+            "Traceback (most recent call last):",
+            "  File \"a.py\", line 1",
+            "    f()",
+            "RuntimeError: no",
+            "other",
+        ];
         let with_heads: Vec<String> = text.iter().map(|line| format!("{head}{line}")).collect();
         assert_eq!(
             lines(&with_heads.join("\n")),
@@ -211,7 +225,8 @@ mod tests {
     fn other_traces_and_what_is_indented() {
         let java = "java.lang.X: no\n\tat a.b(C.java:1)\nCaused by: java.lang.Y\n\t... 3 more";
         assert_eq!(lines(java).len(), 1);
-        let rust = "thread 'main' panicked at a.rs:1:\nno\nstack backtrace:\n   0: f\n             at ./a.rs:1";
+        let rust =
+            "thread 'main' panicked at a.rs:1:\nno\nstack backtrace:\n   0: f\n             at ./a.rs:1";
         assert_eq!(lines(rust), ["thread 'main' panicked at a.rs:1:", &rust[rust.find("no\n").unwrap()..]]);
         assert_eq!(lines("INFO a\nINFO b\n\nplain\nplain").len(), 5);
     }

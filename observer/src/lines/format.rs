@@ -62,7 +62,12 @@ impl Format {
             Self::Docker => docker(line),
             Self::Plain => None,
         };
-        known.unwrap_or(Piece { time: None, stream: Stream::Stdout, goes_on: false, text: Cow::Borrowed(line) })
+        known.unwrap_or(Piece {
+            time: None,
+            stream: Stream::Stdout,
+            goes_on: false,
+            text: Cow::Borrowed(line),
+        })
     }
 
     /// When a line was written, as far as it says so.
@@ -119,7 +124,9 @@ fn docker(line: &[u8]) -> Option<Piece<'_>> {
 pub fn starts_with_time(text: &str) -> Option<i64> {
     let text = text.trim_start_matches(['[', '(', '"']);
     let end = text.char_indices().find(|(at, c)| {
-        !(c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | '+' | 'T' | 'Z' | ',') || (*c == ' ' && *at == 10))
+        !(c.is_ascii_digit()
+            || matches!(c, '-' | ':' | '.' | '+' | 'T' | 'Z' | ',')
+            || (*c == ' ' && *at == 10))
     });
     let moment = text.get(..end.map_or(text.len(), |(at, _)| at))?;
     if moment.len() < 20 || !moment.as_bytes()[0].is_ascii_digit() {
@@ -142,7 +149,12 @@ mod tests {
         assert_eq!(Format::Cri.time(line), Some(1_000_000_002));
         assert_eq!(&*Format::Cri.piece(b"1970-01-01T00:00:01Z stdout F").text, b"");
         assert_eq!(&*Format::Cri.piece(b"1970-01-01T02:00:01+02:00 stdout F \xff\xfe").text, b"\xff\xfe");
-        for broken in [&b"yesterday stdout F x"[..], b"1970-01-01T00:00:01Z stdin F x", b"1970-01-01T00:00:01Z stdout X x", b""] {
+        for broken in [
+            &b"yesterday stdout F x"[..],
+            b"1970-01-01T00:00:01Z stdin F x",
+            b"1970-01-01T00:00:01Z stdout X x",
+            b"",
+        ] {
             let piece = Format::Cri.piece(broken);
             assert_eq!((piece.time, &*piece.text), (None, broken), "kept as it is");
         }
@@ -155,7 +167,9 @@ mod tests {
         assert_eq!((piece.time, piece.stream, piece.goes_on), (Some(1_000_000_000), Stream::Stderr, false));
         assert_eq!(&*piece.text, b"a \"b\"");
         assert_eq!(Format::of_container(line), Format::Docker);
-        assert!(Format::Docker.piece(br#"{"log":"a","stream":"stdout","time":"1970-01-01T00:00:01Z"}"#).goes_on);
+        assert!(
+            Format::Docker.piece(br#"{"log":"a","stream":"stdout","time":"1970-01-01T00:00:01Z"}"#).goes_on
+        );
         assert_eq!(&*Format::Docker.piece(b"{\"log\":\"cut").text, b"{\"log\":\"cut");
         assert_eq!(Format::of_container(b"hello"), Format::Plain);
     }

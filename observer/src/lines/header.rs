@@ -62,8 +62,11 @@ static REQUEST: LazyLock<Regex> = LazyLock::new(|| {
     ))
 });
 
-static TRACE: LazyLock<Regex> =
-    LazyLock::new(|| compiled(r#"(?i)\btrace[-_]?id["']?\s*[:=]\s*["']?([0-9a-f]{32})\b|\b00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\b"#));
+static TRACE: LazyLock<Regex> = LazyLock::new(|| {
+    compiled(
+        r#"(?i)\btrace[-_]?id["']?\s*[:=]\s*["']?([0-9a-f]{32})\b|\b00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\b"#,
+    )
+});
 
 impl Header {
     /// Of a text.
@@ -74,7 +77,9 @@ impl Header {
         }
         let head = &text[..end];
         // A line that goes on with another begins with a space, and has none.
-        let Some(first) = head.chars().next().filter(|first| !first.is_whitespace()) else { return Self::default() };
+        let Some(first) = head.chars().next().filter(|first| !first.is_whitespace()) else {
+            return Self::default();
+        };
         if let Some(found) = TEXT.captures(head) {
             let level = found.get(1).and_then(|level| Level::of(level.as_str()));
             return Self { level, length: found.get(0).map_or(0, |all| all.end()) };
@@ -148,8 +153,16 @@ mod tests {
             ("E1124 16:00:00.123456       1 file.go:12] text", Some(Error), "text"),
             ("0.01.234.567 W srv  x: y", Some(Warn), "srv  x: y"),
             ("I srv  x: y", Some(Info), "srv  x: y"),
-            ("{\"ts\":1,\"level\":\"error\",\"msg\":\"x\"}", Some(Error), "{\"ts\":1,\"level\":\"error\",\"msg\":\"x\"}"),
-            ("time=2026-11-24T16:00:00Z level=DEBUG source=x msg=y", Some(Debug), "time=2026-11-24T16:00:00Z level=DEBUG source=x msg=y"),
+            (
+                "{\"ts\":1,\"level\":\"error\",\"msg\":\"x\"}",
+                Some(Error),
+                "{\"ts\":1,\"level\":\"error\",\"msg\":\"x\"}",
+            ),
+            (
+                "time=2026-11-24T16:00:00Z level=DEBUG source=x msg=y",
+                Some(Debug),
+                "time=2026-11-24T16:00:00Z level=DEBUG source=x msg=y",
+            ),
             ("FATAL: no memory", Some(Fatal), "no memory"),
             ("error: no memory", Some(Error), "no memory"),
             ("no error here", None, "no error here"),

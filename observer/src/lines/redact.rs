@@ -151,7 +151,9 @@ fn places(text: &str, rule: &Rule, expression: &Regex) -> Vec<Range<usize>> {
     while let Some(found) = text.get(from..).and_then(|_| expression.captures_at(text, from)) {
         let whole = found.get(0).map_or(from..from, |all| all.range());
         let place = match rule.takes {
-            Takes::Group => found.get(1).map(|group| group.range()).filter(|group| says_something(&text[group.clone()])),
+            Takes::Group => {
+                found.get(1).map(|group| group.range()).filter(|group| says_something(&text[group.clone()]))
+            }
             Takes::Value { bare } => value(text, whole.end, bare),
         };
         // A match ends after it began; the next may begin with the character that ended this one.
@@ -178,9 +180,13 @@ fn value(text: &str, at: usize, bare: bool) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     // llama.cpp's `next token:   253 ' The'`, Python's `b'…'`.
     let mut begin = at;
-    while bytes.get(begin).is_some_and(|byte| byte.is_ascii_digit() || *byte == b' ') && bytes.get(begin..).is_some_and(|rest| {
-        rest.iter().find(|byte| !byte.is_ascii_digit() && **byte != b' ').is_some_and(|byte| *byte == b'\'')
-    }) {
+    while bytes.get(begin).is_some_and(|byte| byte.is_ascii_digit() || *byte == b' ')
+        && bytes.get(begin..).is_some_and(|rest| {
+            rest.iter()
+                .find(|byte| !byte.is_ascii_digit() && **byte != b' ')
+                .is_some_and(|byte| *byte == b'\'')
+        })
+    {
         begin += 1;
     }
     while begin - at < 2 && bytes.get(begin).is_some_and(|byte| b"bruf".contains(byte)) && {
@@ -202,7 +208,12 @@ fn value(text: &str, at: usize, bare: bool) -> Option<Range<usize>> {
             // Numbers of something are no content; a list of ids of tokens is.
             Some(begin..end).filter(|range| range.len() > 2 && !text[range.clone()].starts_with(MARK))
         }
-        Some(first) if bare && slashes == 0 && !first.is_ascii_digit() && !matches!(first, b'-' | b',' | b'N' | b'n') => {
+        Some(first)
+            if bare
+                && slashes == 0
+                && !first.is_ascii_digit()
+                && !matches!(first, b'-' | b',' | b'N' | b'n') =>
+        {
             let end = memchr::memchr(b'\n', &bytes[begin..]).map_or(bytes.len(), |at| begin + at);
             Some(begin..end)
         }
@@ -239,7 +250,9 @@ fn balanced(bytes: &[u8], from: usize) -> usize {
             }
             // An apostrophe inside a word is no quote.
             b'"' => at = closing(bytes, at + 1, b'"', 0),
-            b'\'' if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() => at = closing(bytes, at + 1, b'\'', 0),
+            b'\'' if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() => {
+                at = closing(bytes, at + 1, b'\'', 0)
+            }
             b'\\' => at += 1,
             _ => {}
         }
@@ -263,9 +276,18 @@ mod tests {
                 "Received request chatcmpl-1: prompt: 'don\\'t tell', params: SamplingParams(n=1), prompt_token_ids: [1, 2], x: None",
                 "Received request chatcmpl-1: prompt: '[redacted]', params: SamplingParams(n=1), prompt_token_ids: [redacted], x: None",
             ),
-            ("Receive: obj=GenerateReqInput(rid='7', text='tell', n=1)", "Receive: obj=GenerateReqInput(rid='7', text='[redacted]', n=1)"),
-            (r#"{"role":"user","content":"tell \"me\" all","n":1}"#, r#"{"role":"user","content":"[redacted]","n":1}"#),
-            (r#"got {\"content\":\"tell \\\"me\\\" all\",\"n\":1}"#, r#"got {\"content\":\"[redacted]\",\"n\":1}"#),
+            (
+                "Receive: obj=GenerateReqInput(rid='7', text='tell', n=1)",
+                "Receive: obj=GenerateReqInput(rid='7', text='[redacted]', n=1)",
+            ),
+            (
+                r#"{"role":"user","content":"tell \"me\" all","n":1}"#,
+                r#"{"role":"user","content":"[redacted]","n":1}"#,
+            ),
+            (
+                r#"got {\"content\":\"tell \\\"me\\\" all\",\"n\":1}"#,
+                r#"got {\"content\":\"[redacted]\",\"n\":1}"#,
+            ),
             ("messages=[{'role': 'user', 'content': \"it's [x\"}], n=1", "messages=[redacted], n=1"),
             ("request:  {\"prompt\":\"x\"} done", "request:  [redacted] done"),
             ("n_decoded = 1, next token:   253 ' The'", "n_decoded = 1, next token:   253 '[redacted]'"),
@@ -290,7 +312,10 @@ mod tests {
             ("postgres://u:pw@db/x", "postgres://u:[redacted]@db/x"),
             ("GET /v1?key=abc&n=1", "GET /v1?key=[redacted]&n=1"),
             ("eyJhbGciOiJ.eyJzdWIiOiI.sig-x", "[redacted]"),
-            ("-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----[redacted]-----END PRIVATE KEY-----"),
+            (
+                "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----",
+                "-----BEGIN PRIVATE KEY-----[redacted]-----END PRIVATE KEY-----",
+            ),
         ] {
             assert_eq!(redacted(text), kept);
         }

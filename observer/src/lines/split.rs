@@ -48,7 +48,12 @@ impl Splitter {
             if self.begun.is_empty() && self.left_out == 0 {
                 let kept = &text[..text.len().min(LONGEST)];
                 let next = self.at + text.len() as u64 + 1;
-                line(Line { at: self.at, end: next, text: ended(kept), left_out: (text.len() - kept.len()) as u64 });
+                line(Line {
+                    at: self.at,
+                    end: next,
+                    text: ended(kept),
+                    left_out: (text.len() - kept.len()) as u64,
+                });
                 self.at = next;
             } else {
                 self.add(text);

@@ -19,14 +19,19 @@ const BETWEEN: [&str; 2] =
     ["During handling of the above exception", "The above exception was the direct cause"];
 
 /// Begin lines that go on with what another one began: Java, Rust, Go.
-const GO_ON: [&str; 6] = ["Caused by:", "... ", "stack backtrace:", "note: run with `RUST_BACKTRACE", "goroutine ", "created by "];
+const GO_ON: [&str; 6] =
+    ["Caused by:", "... ", "stack backtrace:", "note: run with `RUST_BACKTRACE", "goroutine ", "created by "];
 
 const TRACEBACK: &str = "Traceback (most recent call last)";
 
 impl Trace {
     /// What an entry knows after its first line.
     pub(super) fn begun_by(text: &str) -> Self {
-        if Header::of(text).rest(text).trim_start().starts_with(TRACEBACK) { Self::Frames } else { Self::None }
+        if Header::of(text).rest(text).trim_start().starts_with(TRACEBACK) {
+            Self::Frames
+        } else {
+            Self::None
+        }
     }
 
     /// Whether a line belongs to an entry that began with `first`: what is to be added of it, and what is known then.
@@ -43,10 +48,14 @@ impl Trace {
         let bare = rest.trim_start();
         let has_head = head.length > 0;
         let next = match self {
-            _ if bare.starts_with(TRACEBACK) && (!has_head || self != Self::None || is_error(first)) => Self::Frames,
+            _ if bare.starts_with(TRACEBACK) && (!has_head || self != Self::None || is_error(first)) => {
+                Self::Frames
+            }
             Self::Frames if bare.is_empty() || rest.starts_with([' ', '\t']) => Self::Frames,
             Self::Frames => Self::Ended,
-            Self::Ended if bare.is_empty() || BETWEEN.iter().any(|text| bare.starts_with(text)) => Self::Ended,
+            Self::Ended if bare.is_empty() || BETWEEN.iter().any(|text| bare.starts_with(text)) => {
+                Self::Ended
+            }
             _ if has_head => return None,
             state if rest.starts_with([' ', '\t']) && !bare.is_empty() => state,
             state if GO_ON.iter().any(|text| rest.starts_with(text)) => state,

@@ -34,7 +34,11 @@ impl Candidate {
     /// A reader of what is in it, from its beginning.
     pub(super) fn reader(&self) -> io::Result<Box<dyn Read>> {
         let file = File::open(&self.path)?;
-        Ok(if self.is_compressed { Box::new(MultiGzDecoder::new(io::BufReader::new(file))) } else { Box::new(file) })
+        Ok(if self.is_compressed {
+            Box::new(MultiGzDecoder::new(io::BufReader::new(file)))
+        } else {
+            Box::new(file)
+        })
     }
 }
 

@@ -49,11 +49,17 @@ fn rotated(path: &Path, restart: Option<u32>, found: &mut Vec<Candidate>) {
         let age = match rest.trim_start_matches(['.', '-']).trim_end_matches(".gz") {
             "" if rest.is_empty() => "~".to_owned(),
             // Numbers count backwards, dates forwards.
-            number if number.len() <= 4 && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            number
+                if number.len() <= 4
+                    && !number.is_empty()
+                    && number.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
                 let number: u32 = number.parse().unwrap_or_default();
                 format!("0{:05}", 99_999 - number)
             }
-            date if !date.is_empty() && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => date.to_owned(),
+            date if !date.is_empty() && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => {
+                date.to_owned()
+            }
             _ => continue,
         };
         found.push(Candidate { path: folder.join(&other), restart, age, is_compressed });
@@ -73,7 +79,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         files.iter().for_each(|file| fs::write(folder.path().join(file), "").unwrap());
         let source = Source { path: folder.path().join(source), is_folder: source.is_empty() };
-        candidates(&source).iter().map(|one| one.path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        candidates(&source)
+            .iter()
+            .map(|one| one.path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]

@@ -126,12 +126,20 @@ impl Log {
         self.restarts.retain(|name, _| stays(name, &self.files));
     }
 
-    fn look_at(&mut self, candidate: &Candidate, is_newest: bool, counts: &mut Counts) -> io::Result<Option<u64>> {
+    fn look_at(
+        &mut self,
+        candidate: &Candidate,
+        is_newest: bool,
+        counts: &mut Counts,
+    ) -> io::Result<Option<u64>> {
         let (inode, length) = candidate.inode()?;
         if let Some(at) = self.files.iter().position(|open| open.inode == inode) {
             let open = &mut self.files[at];
             let is_cut = match &open.file {
-                Content::Plain(file) if length != open.at => length < open.at || name_of_open(file)?.map(|name| mixed(name, &self.source)) != Some(open.name),
+                Content::Plain(file) if length != open.at => {
+                    length < open.at
+                        || name_of_open(file)?.map(|name| mixed(name, &self.source)) != Some(open.name)
+                }
                 _ => false,
             };
             if !is_cut {
@@ -197,7 +205,13 @@ impl Log {
     }
 
     /// Reads on in all files, oldest first, up to a bound. Whether there may be more.
-    pub(super) fn read(&mut self, now: i64, redactor: &Redactor, counts: &mut Counts, rows: &mut Vec<Row>) -> bool {
+    pub(super) fn read(
+        &mut self,
+        now: i64,
+        redactor: &Redactor,
+        counts: &mut Counts,
+        rows: &mut Vec<Row>,
+    ) -> bool {
         let mut buffer = vec![0; PART];
         let mut is_more = false;
         let mut at = 0;
@@ -308,7 +322,14 @@ fn mixed(name: u64, source: &Source) -> u64 {
 }
 
 impl Open {
-    fn take(&mut self, bytes: &[u8], source: &Source, assembler: &mut Assembler, now: i64, emit: &mut Emit<'_>) {
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        source: &Source,
+        assembler: &mut Assembler,
+        now: i64,
+        emit: &mut Emit<'_>,
+    ) {
         self.at += bytes.len() as u64;
         emit.counts.bytes += bytes.len() as u64;
         let Self { splitter, format, name, read, .. } = self;

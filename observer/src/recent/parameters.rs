@@ -61,7 +61,8 @@ const SECONDS: &str = "write a time, such as 500ms, 2s or 1m30s";
 const SWITCH: &str = "write true or false";
 const LIMIT: &str = "write a whole number from 1 to 5000";
 const ORDER: &str = "write newest or oldest";
-const KIND: &str = "write one or more, with commas between, of process, kubernetes, gpu, stall, observer, log, request";
+const KIND: &str =
+    "write one or more, with commas between, of process, kubernetes, gpu, stall, observer, log, request";
 const LEVEL: &str = "write one or more, with commas between, of trace, debug, info, warn, error, fatal";
 const STREAM: &str = "write stdout or stderr";
 const WORDS: &str = "write one word or more, of letters and digits";
@@ -144,7 +145,12 @@ impl Query {
             });
         }
         let counts_or_shows_more = query.bucket.is_some() || query.context > 0;
-        if query.follow && (counts_or_shows_more || query.cursor.is_some() || query.until.is_some() || query.limit.is_some()) {
+        if query.follow
+            && (counts_or_shows_more
+                || query.cursor.is_some()
+                || query.until.is_some()
+                || query.limit.is_some())
+        {
             return Err(BadParameter {
                 name: "follow".to_owned(),
                 value: "true".to_owned(),
@@ -289,7 +295,16 @@ mod tests {
         }
         assert!(!parse(Asked::Events, "since=1m").unwrap().matches_row(&row), "a line is no event");
         assert!(parse(Asked::Events, "kind=log").unwrap().matches_row(&row), "unless it is asked for");
-        for bad in ["regex=(", "words=...", "level=bad", "stream=x", "context=21", "bucket=1ms", "kind=log", "follow=true&bucket=1m"] {
+        for bad in [
+            "regex=(",
+            "words=...",
+            "level=bad",
+            "stream=x",
+            "context=21",
+            "bucket=1ms",
+            "kind=log",
+            "follow=true&bucket=1m",
+        ] {
             assert!(parse(Asked::Logs, bad).is_err(), "{bad}");
         }
     }

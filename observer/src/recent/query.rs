@@ -150,7 +150,8 @@ impl Query {
 
     /// The time from which and the time up to which it is about, nanoseconds since 1970.
     pub fn window(&self, now: i64) -> (i64, i64) {
-        let [since, until] = [self.since, self.until].map(|moment| moment.map(|moment| moment.seen_from(now)));
+        let [since, until] =
+            [self.since, self.until].map(|moment| moment.map(|moment| moment.seen_from(now)));
         (since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX))
     }
 

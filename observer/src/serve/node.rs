@@ -117,7 +117,10 @@ fn past_and_before(
     let is_cut = is_cut || found.next.is_some();
     let mut all: Vec<(Position, Option<Bytes>)> =
         remembered.iter().map(|finished| (finished.position.clone(), line(&finished.record))).collect();
-    let stored = found.rows.into_iter().filter_map(|row| Some((Position::of_row(&row), line(row.request.as_deref()?))));
+    let stored = found
+        .rows
+        .into_iter()
+        .filter_map(|row| Some((Position::of_row(&row), line(row.request.as_deref()?))));
     all.extend(stored);
     all.sort_by(|a, b| match query.order {
         Order::Newest => b.0.cmp(&a.0),
@@ -221,7 +224,10 @@ fn follow_rows(feed: &RowFeed, store: Option<&Store>, node: &str, query: Query, 
             match live.recv().await {
                 Ok(row) => {
                     let is_new = last.as_ref().is_none_or(|last| Position::of_row(&row) > *last);
-                    if is_new && query.matches_row(&row) && let Some(line) = line(&*row) {
+                    if is_new
+                        && query.matches_row(&row)
+                        && let Some(line) = line(&*row)
+                    {
                         break line;
                     }
                 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::Column;
-use tantivy::{DocAddress, DocId, Score, Searcher, SegmentOrdinal, SegmentReader, TantivyDocument, TantivyError};
+use tantivy::{
+    DocAddress, DocId, Score, Searcher, SegmentOrdinal, SegmentReader, TantivyDocument, TantivyError,
+};
 
 use super::document::TIME;
 use super::shelf::Shelf;
@@ -98,12 +100,7 @@ struct Opened {
 
 /// Visits rows that meet the conditions, until there are no more or `visit` has enough. The time that was reached when
 /// it took too long, and how many volumes could not be read.
-fn walk(
-    shelf: &Shelf,
-    query: &Query,
-    now: i64,
-    mut visit: impl FnMut(Row) -> bool,
-) -> (Option<i64>, usize) {
+fn walk(shelf: &Shelf, query: &Query, now: i64, mut visit: impl FnMut(Row) -> bool) -> (Option<i64>, usize) {
     let end = Instant::now() + PATIENCE;
     let (mut since, mut until) = query.window(now);
     match (&query.cursor, query.order) {
@@ -145,7 +142,8 @@ fn walk(
                 continue;
             };
             let row = shelf.fields.row(&stored);
-            let row = row.filter(|row| query.is_beyond_cursor(&Position::of_row(row)) && query.matches_row(row));
+            let row =
+                row.filter(|row| query.is_beyond_cursor(&Position::of_row(row)) && query.matches_row(row));
             if row.is_some_and(|row| !visit(row)) {
                 return (None, damaged);
             }

@@ -150,7 +150,9 @@ impl Shelf {
                 _ => return false,
             };
             // What cannot be read goes before what can.
-            if cause != "age" && let Some((path, _)) = aside.first() {
+            if cause != "age"
+                && let Some((path, _)) = aside.first()
+            {
                 if fs::remove_dir_all(path).is_err() {
                     return self.is_disk_full();
                 }
@@ -282,7 +284,11 @@ fn set_aside(path: &Path, why: &str, counts: &Counts) {
         to = path.with_file_name(format!("{SET_ASIDE}{name}.{again}"));
     }
     match fs::rename(path, &to) {
-        Ok(()) => warn!(to = %to.display(), why, "a volume of the store cannot be read and is set aside; the rest is served"),
-        Err(error) => warn!(path = %path.display(), why, %error, "a volume of the store cannot be read, nor be set aside"),
+        Ok(()) => {
+            warn!(to = %to.display(), why, "a volume of the store cannot be read and is set aside; the rest is served")
+        }
+        Err(error) => {
+            warn!(path = %path.display(), why, %error, "a volume of the store cannot be read, nor be set aside")
+        }
     }
 }

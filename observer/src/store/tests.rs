@@ -81,7 +81,8 @@ fn what_was_written_is_found_after_it_was_closed_and_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let open = Open::at(&path, 1 << 30);
-    let lines = (1..=300).map(|n| line(n, &format!("llama-{}", n % 3), &format!("CUDA out of memory number{n}")));
+    let lines =
+        (1..=300).map(|n| line(n, &format!("llama-{}", n % 3), &format!("CUDA out of memory number{n}")));
     open.store.lines(0, lines.collect(), "here".to_owned()).unwrap();
     open.store.event(Row { kind: Kind::Stall, reason: "begin".into(), ..line(500, "llama-1", "stalls") });
     let mut recent = Recent::new(1 << 20, 0);

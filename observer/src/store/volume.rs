@@ -36,9 +36,9 @@ impl Volume {
     pub(super) fn create(folder: &Path, sequence: u64, fields: &Fields) -> Result<Self, TantivyError> {
         let path = folder.join(format!("{sequence:08}"));
         fs::create_dir(&path)?;
-        let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
-        let index =
-            Index::builder().schema(fields.schema.clone()).settings(settings).create_in_dir(&path)?;
+        let settings =
+            IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
+        let index = Index::builder().schema(fields.schema.clone()).settings(settings).create_in_dir(&path)?;
         Self::of(index, path, sequence)
     }
 
@@ -127,4 +127,3 @@ impl Volume {
         self.bytes.load(Ordering::Relaxed)
     }
 }
-

@@ -95,7 +95,8 @@ impl Writer {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let due = |open: &Open| open.rows() >= ROWS || (open.rows() > 0 && open.since.elapsed() >= COMMIT);
+            let due =
+                |open: &Open| open.rows() >= ROWS || (open.rows() > 0 && open.since.elapsed() >= COMMIT);
             if self.open.as_ref().is_some_and(due) {
                 self.commit();
             }
@@ -286,7 +287,8 @@ impl Writer {
 
     /// Looks at the bytes of one volume that was there before, so that damage is known before somebody asks.
     fn look_at_one(&mut self) {
-        let unknown = self.shelf.volumes().into_iter().rev().find(|volume| !self.sound.contains(&volume.sequence));
+        let unknown =
+            self.shelf.volumes().into_iter().rev().find(|volume| !self.sound.contains(&volume.sequence));
         if let Some(volume) = unknown {
             self.sound.insert(volume.sequence);
             if !volume.is_sound() {

@@ -25,19 +25,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Log,
-        Self::Request,
-        Self::Process,
-        Self::Kubernetes,
-        Self::Gpu,
-        Self::Stall,
-        Self::Observer,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Log, Self::Request, Self::Process, Self::Kubernetes, Self::Gpu, Self::Stall, Self::Observer];
 
     /// Those that are events.
-    pub const EVENTS: [Self; 5] =
-        [Self::Process, Self::Kubernetes, Self::Gpu, Self::Stall, Self::Observer];
+    pub const EVENTS: [Self; 5] = [Self::Process, Self::Kubernetes, Self::Gpu, Self::Stall, Self::Observer];
 
     /// The word used in rows, questions and metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -78,8 +70,7 @@ pub enum Level {
 
 impl Level {
     /// All of them, the least bad first.
-    pub const ALL: [Self; 6] =
-        [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
+    pub const ALL: [Self; 6] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
 
     /// The word used in rows and questions.
     pub const fn as_str(self) -> &'static str {

@@ -182,7 +182,10 @@ mod tests {
             ..RequestRecord::default()
         };
         let row = Row::of_request(record.clone(), 5);
-        assert_eq!((row.time, row.level, row.message.as_str()), (1_000_000_000, Some(Level::Error), "server_error 500 m"));
+        assert_eq!(
+            (row.time, row.level, row.message.as_str()),
+            (1_000_000_000, Some(Level::Error), "server_error 500 m")
+        );
         assert_eq!(row.request.as_deref(), Some(&record));
         assert_eq!(Row::of_request(RequestRecord { ended_at: None, ..record }, 5).time, 5);
     }

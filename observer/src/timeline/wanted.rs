@@ -53,9 +53,7 @@ pub fn is_word_character(c: char) -> bool {
 
 /// The words of a text, in lower case.
 pub fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !is_word_character(c))
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
+    text.split(|c: char| !is_word_character(c)).filter(|word| !word.is_empty()).map(str::to_lowercase)
 }
 
 impl Wanted {
@@ -81,7 +79,9 @@ mod tests {
         Wanted {
             words: words(all).collect(),
             phrase: words(phrase).collect(),
-            expression: Some(expression).filter(|text| !text.is_empty()).map(|text| Expression::of(text).unwrap()),
+            expression: Some(expression)
+                .filter(|text| !text.is_empty())
+                .map(|text| Expression::of(text).unwrap()),
         }
     }
 
@@ -102,7 +102,11 @@ mod tests {
             ("cuda", "out of", "(?i)cuda", true),
             ("cuda", "out of", "rocm", false),
         ] {
-            assert_eq!(wanted(all, phrase, expression).is_met_by(message), met, "{all} {phrase} {expression}");
+            assert_eq!(
+                wanted(all, phrase, expression).is_met_by(message),
+                met,
+                "{all} {phrase} {expression}"
+            );
         }
         assert!(Expression::of("(").is_none() && Expression::of("(?:a{1000}){1000}").is_none());
     }

@@ -74,7 +74,13 @@ fn five_thousand_pods() {
     within(Duration::from_secs(20), "everything", || {
         let metrics = replica.metrics();
         let known = |resource: &str| metrics.value("observer_kube_objects", &[("resource", resource)]);
-        let all = [("pods", PODS), ("pods_pending", PODS / 100), ("events", EVENTS), ("deployments", DEPLOYMENTS), ("nodes", NODES)];
+        let all = [
+            ("pods", PODS),
+            ("pods_pending", PODS / 100),
+            ("events", EVENTS),
+            ("deployments", DEPLOYMENTS),
+            ("nodes", NODES),
+        ];
         let all = all.iter().all(|(resource, count)| known(resource) == Some(*count as f64));
         (all && world.api.watches("replicasets") == 1).then_some(())
     });

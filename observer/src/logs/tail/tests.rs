@@ -62,8 +62,11 @@ impl Node {
 
     /// Panics unless these lines were told, each once.
     fn assert_lines(&self, numbers: std::ops::Range<u32>) {
-        let mut told: Vec<u32> =
-            self.messages().iter().map(|message| message.strip_prefix("line ").unwrap().parse().unwrap()).collect();
+        let mut told: Vec<u32> = self
+            .messages()
+            .iter()
+            .map(|message| message.strip_prefix("line ").unwrap().parse().unwrap())
+            .collect();
         told.sort_unstable();
         assert_eq!(told, numbers.collect::<Vec<_>>());
     }
@@ -91,8 +94,14 @@ fn rows_say_whose_they_are() {
     node.write("3.log", &cri(1, "stderr", "F", "ERROR 11-24 16:00:00 [a.py:1] req_id=abcd1234 api_key=sk-1"));
     node.turns(3);
     let row = &node.rows[0];
-    assert_eq!((row.namespace.as_str(), row.pod.as_str(), row.container.as_str()), ("ml", "llama-0", "server"));
-    assert_eq!((row.restart, row.level, row.stream), (Some(3), Some(crate::timeline::Level::Error), Some(crate::timeline::Stream::Stderr)));
+    assert_eq!(
+        (row.namespace.as_str(), row.pod.as_str(), row.container.as_str()),
+        ("ml", "llama-0", "server")
+    );
+    assert_eq!(
+        (row.restart, row.level, row.stream),
+        (Some(3), Some(crate::timeline::Level::Error), Some(crate::timeline::Stream::Stderr))
+    );
     assert_eq!((row.time, row.request_id.as_deref(), row.redacted), (SECOND + 1, Some("abcd1234"), 1));
     assert!(row.message.ends_with("api_key=[redacted]"), "{}", row.message);
     assert_eq!(node.tail.counts().redactions, 1);
@@ -207,7 +216,9 @@ fn dockers_files_behind_a_link() {
     let docker = node.folder.path().join("docker");
     fs::create_dir(&docker).unwrap();
     let file = docker.join("id-json.log");
-    let line = |n: u32| format!("{{\"log\":\"line {n}\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:{n:02}Z\"}}\n");
+    let line = |n: u32| {
+        format!("{{\"log\":\"line {n}\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:{n:02}Z\"}}\n")
+    };
     append(&file, (0..5).map(line).collect::<String>().as_bytes());
     std::os::unix::fs::symlink(&file, node.file("0.log")).unwrap();
     node.turns(2);
