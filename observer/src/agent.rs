@@ -4,6 +4,8 @@
 //! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
 
 mod gpus;
+mod keeping;
+mod occurrences;
 mod telling;
 mod tenants;
 mod whose;
@@ -50,8 +52,11 @@ use crate::{
     serve::{NodeApi, RequestFeed, ServeError, Server, Sources, TokenFile},
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
+    timeline::Level,
 };
 use gpus::{Gpus, SharedGpus};
+use keeping::Keeping;
+use occurrences::Occurrences;
 use telling::Telling;
 use tenants::{SharedTold, Tenants};
 use whose::{NodeScope, SharedPods, Whose};
@@ -105,13 +110,19 @@ struct Observer {
     engines: Option<Arc<Engines>>,
     metrics: RequestMetrics,
     feed: RequestFeed,
+    keeping: Keeping,
+    occurrences: Occurrences,
     statistics: Statistics,
 }
 
 impl Sink for Observer {
     fn process(&mut self, tgid: u32, process: &Process) {
+        let is_new = !self.identities.has(tgid);
         self.tenants.process(tgid, process, &mut self.identities);
         self.gpus.process(tgid, process);
+        if is_new {
+            self.occurrences.process(&self.keeping, tgid, self.identities.of(tgid));
+        }
     }
 
     fn listens(&mut self, tgid: u32, time: u64) {
@@ -119,7 +130,9 @@ impl Sink for Observer {
     }
 
     fn process_gone(&mut self, tgid: u32) {
-        self.identities.remove(tgid);
+        if let Some(identity) = self.identities.remove(tgid) {
+            self.occurrences.process_gone(&self.keeping, tgid, &identity);
+        }
         self.tenants.process_gone(tgid);
         self.gpus.process_gone(tgid);
         self.estimator.process_gone(tgid);
@@ -139,8 +152,10 @@ impl Sink for Observer {
             record.slo = slo::judge(&self.objectives, record);
         }
         self.metrics.observe(&observation, &self.identities);
+        self.occurrences.observe(&self.keeping, &observation, &self.identities);
         if let Some(record) = self.gpus.observe(observation) {
-            self.feed.publish(*record, now());
+            let finished = self.feed.publish(*record, now());
+            self.keeping.store.iter().for_each(|store| store.request(&finished));
         }
     }
 
@@ -158,7 +173,14 @@ impl Sink for Observer {
         self.gpus.look(capture.processes());
         let identities = &self.identities;
         self.metrics.expire(monotonic(), |identity| identities.has_container_of(identity));
-        let statistics = AgentStats { recent: self.feed.remembers(), ..statistics(capture) };
+        self.tenants.want(&self.keeping.wanted, &self.identities);
+        let statistics = AgentStats {
+            recent: self.feed.remembers(),
+            store: self.keeping.store.as_ref().map(|store| store.counts()),
+            logs: *self.keeping.read.lock().unwrap_or_else(PoisonError::into_inner),
+            ..statistics(capture)
+        };
+        self.occurrences.drops(&self.keeping, &statistics);
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
     }
 }
@@ -275,7 +297,10 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         tokio::spawn(watch_allocations(config.gpu.pod_resources.clone(), allocations.clone()));
     }
     let rounds: Option<Receiver<Round>> = config.gpu.enabled.then_some(rounds);
+    let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
     let observer = Observer {
+        keeping: keeping.clone(),
+        occurrences: Occurrences::default(),
         gpus: Gpus::new(whose.clone(), rounds, Arc::clone(&told_of_gpus)),
         identities: Identities::on_node(&config.node),
         tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
@@ -297,8 +322,15 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
 
     let (running, node, reads_gpus) = (scrape.clone(), config.node.clone(), config.gpu.enabled);
-    let api =
-        NodeApi { node: config.node.clone(), feed, running: Arc::new(move || running.running()), wall: now };
+    let api = NodeApi {
+        node: config.node.clone(),
+        feed,
+        running: Arc::new(move || running.running()),
+        wall: now,
+        rows: keeping.rows.clone(),
+        store: keeping.store.clone(),
+        stores_logs: keeping.stores_logs,
+    };
     let sources = Sources {
         metrics: Arc::new(move || {
             let stats = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -319,7 +351,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         }),
         ready,
         not_ready: "the probes are not attached yet",
-        feeds: Vec::new(),
+        events: None,
         api: Arc::new(api),
         token: Arc::new(TokenFile::at(config.api.token_file.clone())),
     };
@@ -344,7 +376,10 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         // process, and nothing was observed that anybody could miss.
         return Ok(served?);
     }
-    thread.join().map_err(|_panic| AgentError::Died)??;
+    let captured = thread.join().map_err(|_panic| AgentError::Died);
+    keeping.own("stopped", Level::Info, "the observer was told to stop".to_owned());
+    threads.end();
+    captured??;
     if let Some(telling) = telling {
         telling.end().await;
     }

@@ -91,7 +91,7 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         metrics: scrape(config, &cluster, &leadership, health),
         ready: Arc::clone(&ready),
         not_ready: "the lease was not read yet",
-        feeds: vec![("events", feed)],
+        events: Some(feed),
         api: Arc::new(fleet(config, &connection, namespace, Arc::clone(&token))?),
         token,
     };

@@ -53,6 +53,11 @@ impl Identities {
         self.by_pid.insert(pid, Arc::new(identity));
     }
 
+    /// Whether a process is known.
+    pub fn has(&self, pid: u32) -> bool {
+        self.by_pid.contains_key(&pid)
+    }
+
     /// Forgets a process.
     pub fn remove(&mut self, pid: u32) -> Option<Arc<Identity>> {
         self.by_pid.remove(&pid)

@@ -56,11 +56,22 @@ pub mod estimate;
 /// Whether requests were served as promised.
 pub mod slo;
 
+/// What happened, in one order: requests, lines of logs, events.
+pub mod timeline;
+
+/// What containers write becomes rows.
+pub mod lines;
+
 /// Requests that ended lately.
 pub mod recent;
 
 /// Why a request was slow, or failed.
 pub mod explain;
+/// Rim in: files of logs.
+pub mod logs;
+
+/// What happened, on disk.
+pub mod store;
 
 /// The observer about itself.
 pub mod telemetry;

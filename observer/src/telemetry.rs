@@ -31,6 +31,10 @@ pub struct AgentStats {
     pub processes: [(&'static str, u64); 3],
     /// Finished requests that are remembered, the bytes that they take, and how many were forgotten for want of room.
     pub recent: [u64; 3],
+    /// What is kept on disk, if anything is.
+    pub store: Option<crate::store::Snapshot>,
+    /// What was read of logs.
+    pub logs: crate::logs::Counts,
     /// The probes.
     pub probes: Vec<Probe>,
 }

@@ -49,7 +49,8 @@ pub fn unconfigured<S: AsRef<OsStr>>(mut command: Command, args: impl IntoIterat
             command.env_remove(name);
         }
     }
-    command.args(args).stdin(Stdio::null());
+    // The folder of this machine's observer is none of a test's.
+    command.env("OBSERVER_STORE_ENABLED", "false").args(args).stdin(Stdio::null());
     command
 }
 

@@ -3,18 +3,21 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tracing::warn;
 
+use super::keeping::SharedWanted;
 use super::whose::{Whose, boot_time, locked};
 use crate::{
     capture::{monotonic, wall},
     discover::{Placement, Process, absolute, usage},
     enrich::Identities,
     exchange::RequestRecord,
+    lines::Origin,
+    logs::Wanted,
     pods::{Starts, Told},
 };
 
@@ -34,6 +37,8 @@ pub(super) struct Tenants {
     placed: HashMap<u32, Placement>,
     /// Uids of pods of which a request was seen.
     serving: HashSet<String>,
+    /// Processes outside of pods that answered a request.
+    servers: HashSet<u32>,
     starts: Starts,
     told: SharedTold,
     /// Whether it was said that this node seems to have another name.
@@ -48,6 +53,7 @@ impl Tenants {
             named: 0,
             placed: HashMap::new(),
             serving: HashSet::new(),
+            servers: HashSet::new(),
             starts: Starts::default(),
             told,
             warned: false,
@@ -68,6 +74,34 @@ impl Tenants {
 
     pub(super) fn process_gone(&mut self, tgid: u32) {
         self.placed.remove(&tgid);
+        self.servers.remove(&tgid);
+    }
+
+    /// Once a second: whose logs are wanted. Those who serve, and the observer itself.
+    pub(super) fn want(&self, shared: &SharedWanted, identities: &Identities) {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let pods = self.serving.iter().cloned().chain(Placement::of(&own).pod_uid).collect();
+        let never =
+            locked(&self.whose.pods).iter().filter(|pod| !pod.in_scope).map(|pod| pod.uid.clone()).collect();
+        let mut files: Vec<(PathBuf, Origin)> = Vec::new();
+        for tgid in &self.servers {
+            let identity = identities.of(*tgid);
+            for descriptor in [1, 2] {
+                // Only files have a name that leads to them.
+                let link = format!("/proc/{tgid}/fd/{descriptor}");
+                let Ok(path) = std::fs::read_link(link) else { continue };
+                let is_file = std::fs::metadata(&path).is_ok_and(|known| known.is_file());
+                if is_file && !files.iter().any(|(known, _)| *known == path) {
+                    let origin = Origin {
+                        node: identity.node.clone(),
+                        container: identity.container.clone(),
+                        ..Origin::default()
+                    };
+                    files.push((path, origin));
+                }
+            }
+        }
+        *shared.lock().unwrap_or_else(PoisonError::into_inner) = Wanted { all: false, pods, never, files };
     }
 
     /// A process began to listen, at this monotonic time.
@@ -80,6 +114,9 @@ impl Tenants {
     /// A request was answered.
     pub(super) fn served(&mut self, record: &RequestRecord) {
         let Some(placement) = self.placed.get(&record.pid) else { return };
+        if placement.pod_uid.is_none() {
+            self.servers.insert(record.pid);
+        }
         if let Some(uid) = &placement.pod_uid
             && !self.serving.contains(uid)
         {

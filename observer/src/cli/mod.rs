@@ -5,6 +5,8 @@ pub mod doctor;
 mod failure;
 mod reach;
 pub mod requests;
+pub mod rows;
+mod shown;
 pub mod table;
 pub mod top;
 

@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand};
 
 mod questions;
 
-pub use questions::{DoctorArgs, ExaminedRole, Pair, ReachArgs, RequestsArgs, TopArgs, WhoseArgs};
+pub use questions::{
+    DoctorArgs, EventsArgs, ExaminedRole, LogsArgs, Pair, ReachArgs, RequestsArgs, RowsArgs, TopArgs,
+    WhoseArgs,
+};
 
 /// Measures LLM inference from the wire, without a change to applications.
 #[derive(Clone, Debug, Parser)]
@@ -41,6 +44,10 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Follow the requests that a node or a cluster serves, or ask for those of the last while
     Requests(Box<RequestsArgs>),
+    /// Follow what containers and services write, or search what they wrote
+    Logs(Box<LogsArgs>),
+    /// Follow what occurs: processes, stalls, Kubernetes, the observer itself; or search what did
+    Events(Box<EventsArgs>),
     /// Show who is served how: rates, times, tokens and errors by pod and model
     Top(Box<TopArgs>),
     /// Look for what a role needs and does not have; exits with 1 if something that matters is missing
@@ -132,6 +139,8 @@ impl Cli {
             Command::Record(_)
             | Command::Replay(_)
             | Command::Requests(_)
+            | Command::Logs(_)
+            | Command::Events(_)
             | Command::Top(_)
             | Command::Doctor(_) => Vec::new(),
         };

@@ -11,7 +11,9 @@ use super::error::ConfigError;
 use super::scope::Unknown;
 use super::selector::{self, Selector};
 use super::typed::{Source, Typed, variable};
-use super::{Config, KubernetesMode, LabelStyle, MetricsProfile, PodsTold, buckets, cli, objectives, otlp};
+use super::{
+    Config, KubernetesMode, LabelStyle, LogStore, MetricsProfile, PodsTold, buckets, cli, objectives, otlp,
+};
 
 struct Field {
     name: &'static str,
@@ -48,6 +50,9 @@ const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const PROTOCOL: &str = "write grpc or http/protobuf";
 const FILE: &str = "write the path of a file or folder";
+const STORED: &str = "write a size from 64MiB to 16TiB, such as 2GiB";
+const AGE: &str = "write a time from 1h to 8760h, such as 168h";
+const FILES: &str = "write at most 64 paths of files";
 const MODE: &str = "write auto, on or off";
 const TOLD: &str = "write serving or all";
 const NAMESPACES: &str = "write at most 256 names or patterns of namespaces, such as [\"ml-*\", \"prod\"]";
@@ -113,6 +118,14 @@ const FIELDS: &[Field] = &[
     field("otlp.traces", SWITCH, |c, v| put(&mut c.otlp.traces, switch(v))),
     field("otlp.logs", SWITCH, |c, v| put(&mut c.otlp.logs, switch(v))),
     field("otlp.queue", MEMORY, |c, v| put(&mut c.otlp.queue, memory(v, 4 << 30))),
+    field("store.enabled", SWITCH, |c, v| put(&mut c.store.enabled, switch(v))),
+    field("store.path", FILE, |c, v| put(&mut c.store.path, path(v))),
+    field("store.bytes", STORED, |c, v| put(&mut c.store.bytes, stored(v))),
+    field("store.age", AGE, |c, v| put(&mut c.store.age, age(v))),
+    field("logs.store", MODE, |c, v| put(&mut c.logs.store, log_store(v))),
+    field("logs.redact", SWITCH, |c, v| put(&mut c.logs.redact, switch(v))),
+    field("logs.all", SWITCH, |c, v| put(&mut c.logs.all, switch(v))),
+    field("logs.files", FILES, |c, v| put(&mut c.logs.files, files(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v, 64 << 30))),
 ];
 
@@ -320,6 +333,36 @@ fn ring(value: &Value) -> Result<u32, String> {
 fn memory(value: &Value, most: u64) -> Result<usize, String> {
     let bytes = size(value)?;
     if (1 << 20..=most).contains(&bytes) { Ok(bytes as usize) } else { Err("is out of range".to_owned()) }
+}
+
+/// Bytes on disk.
+fn stored(value: &Value) -> Result<u64, String> {
+    let bytes = size(value)?;
+    if (64 << 20..=16 << 40).contains(&bytes) { Ok(bytes) } else { Err("is out of range".to_owned()) }
+}
+
+/// A time from an hour to a year.
+fn age(value: &Value) -> Result<Duration, String> {
+    let time = cli::parse_duration(text(value)?).map_err(|_remedy| "is not a time".to_owned())?;
+    let within = Duration::from_hours(1)..=Duration::from_hours(8760);
+    if within.contains(&time) { Ok(time) } else { Err("is out of range".to_owned()) }
+}
+
+fn log_store(value: &Value) -> Result<LogStore, String> {
+    match text(value)? {
+        "auto" => Ok(LogStore::Auto),
+        "on" => Ok(LogStore::On),
+        "off" => Ok(LogStore::Off),
+        _ => Err("is none of them".to_owned()),
+    }
+}
+
+fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
+    let items = items(value)?;
+    if items.len() > 64 {
+        return Err(format!("has {} paths", items.len()));
+    }
+    items.iter().map(path).collect()
 }
 
 /// A time from this one to ten minutes.

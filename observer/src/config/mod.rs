@@ -14,6 +14,7 @@ mod objectives;
 mod otlp;
 mod scope;
 mod selector;
+mod store;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,6 +31,7 @@ pub(crate) use otlp::header;
 pub use otlp::{OtlpConfig, OtlpProtocol};
 pub use scope::{PodScope, Unknown};
 pub use selector::Selector;
+pub use store::{LogStore, LogsConfig, StoreConfig};
 pub use typed::{Source, variable};
 
 use crate::pipeline::STALLS_AFTER;
@@ -74,6 +76,10 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Where spans and log records go.
     pub otlp: OtlpConfig,
+    /// What is kept on disk.
+    pub store: StoreConfig,
+    /// Which logs are read.
+    pub logs: LogsConfig,
 }
 
 /// `api.*`.
@@ -229,6 +235,8 @@ impl Config {
             kubernetes: KubernetesConfig::default(),
             cluster: ClusterConfig::default(),
             otlp: OtlpConfig::default(),
+            store: StoreConfig::default(),
+            logs: LogsConfig::default(),
         }
     }
 

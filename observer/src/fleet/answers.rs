@@ -12,12 +12,22 @@ use super::directory::{Directory, Remembered};
 use super::follow::follow;
 use super::gather::{Gathered, Round, gather};
 use crate::kube::AgentAt;
-use crate::recent::{Order, Partial, Position, Query, Row, Trailer};
+use crate::recent::{Asked, Order, Partial, Position, Query, Row, Trailer};
 use crate::serve::{Api, Lines, Question, TokenFile};
 
 /// The path of requests on an agent, and that of rows.
 pub(super) const REQUESTS: &str = "/api/v1/requests";
 const TOP: &str = "/api/v1/top";
+
+/// The path of what is asked for.
+pub(super) const fn path_of(asked: Asked) -> &'static str {
+    match asked {
+        Asked::Requests => REQUESTS,
+        Asked::Top => TOP,
+        Asked::Logs => "/api/v1/logs",
+        Asked::Events => "/api/v1/events",
+    }
+}
 
 /// The agents of a cluster, as one that answers.
 #[derive(Clone)]
@@ -44,23 +54,32 @@ impl Fleet {
         &self.token
     }
 
-    async fn past(self, question: Question) -> Lines {
+    fn asked_for(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
+        let fleet = self.clone();
+        if question.query.follow {
+            follow(fleet, asked, question).boxed()
+        } else {
+            fleet.past(asked, question).boxed()
+        }
+    }
+
+    async fn past(self, asked: Asked, question: Question) -> Lines {
         let query = &question.query;
         match query.order {
             Order::Newest => {
-                let gathered = self.all(REQUESTS, &question, |line| position(line).map(Reverse)).await;
+                let gathered = self.all(path_of(asked), &question, |line| position(line).map(Reverse)).await;
                 let last = gathered.lines.last_key_value().map(|(Reverse(last), _)| last.to_string());
                 answer(gathered, last)
             }
             Order::Oldest => {
-                let gathered = self.all(REQUESTS, &question, position).await;
+                let gathered = self.all(path_of(asked), &question, position).await;
                 let last = gathered.lines.last_key_value().map(|(last, _)| last.to_string());
                 answer(gathered, last)
             }
         }
     }
 
-    async fn rows(self, question: Question) -> Lines {
+    async fn top_rows(self, question: Question) -> Lines {
         // A role of its own has a row of its own. What has no window is no row.
         let key = |line: &[u8]| {
             let row: Row = serde_json::from_slice(line).ok().filter(|row: &Row| row.window > 0.0)?;
@@ -87,7 +106,7 @@ impl Fleet {
             path: &format!("{path}?{}", question.text),
             token: token.as_ref(),
             most: question.query.limit(),
-            stops_early: path == REQUESTS && question.query.order == Order::Newest,
+            stops_early: path != TOP && question.query.order == Order::Newest,
         };
         let mut gathered = gather(agents, &round, key).await;
         gathered.partial.splice(..0, unknown);
@@ -97,12 +116,15 @@ impl Fleet {
 
 impl Api for Fleet {
     fn requests(&self, question: Question) -> BoxFuture<'static, Lines> {
-        let fleet = self.clone();
-        if question.query.follow { follow(fleet, question).boxed() } else { fleet.past(question).boxed() }
+        self.asked_for(Asked::Requests, question)
     }
 
     fn top(&self, question: Question) -> BoxFuture<'static, Lines> {
-        self.clone().rows(question).boxed()
+        self.clone().top_rows(question).boxed()
+    }
+
+    fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
+        self.asked_for(asked, question)
     }
 }
 
@@ -125,6 +147,7 @@ fn position(line: &[u8]) -> Option<Position> {
     struct Named {
         id: String,
         node: String,
+        #[serde(alias = "time")]
         ended_at: String,
     }
     let named: Named = serde_json::from_slice(line).ok()?;

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use crate::serve::{HEARTBEAT, Token};
 
-/// Bytes of a line; a record is far shorter.
-const LONGEST: usize = 64 << 10;
+/// Bytes of a line; a record is far shorter, the longest message with its escapes is not.
+const LONGEST: usize = 2 << 20;
 
 /// How long whoever answers may say nothing: it sends the end of a line every so often to show that it is there.
 const SILENCE: Duration = HEARTBEAT.saturating_mul(4);

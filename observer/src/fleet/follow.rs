@@ -10,10 +10,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::answers::{Fleet, REQUESTS, line};
+use super::answers::{Fleet, line, path_of};
 use super::gather::{PATIENCE, question, unreachable};
 use crate::kube::AgentAt;
-use crate::recent::{Partial, Trailer};
+use crate::recent::{Asked, Partial, Trailer};
 use crate::serve::{Lines, Question};
 
 /// Lines that the reader may lag behind. Beyond that agents wait, and tell what it missed.
@@ -23,10 +23,10 @@ const LAG: usize = 256;
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Follows all agents for as long as the lines are read.
-pub(super) async fn follow(fleet: Fleet, asked: Question) -> Lines {
+pub(super) async fn follow(fleet: Fleet, what: Asked, asked: Question) -> Lines {
     let (sender, lines) = channel(LAG);
     let mut tasks = JoinSet::new();
-    tasks.spawn(watch(fleet, asked, sender));
+    tasks.spawn(watch(fleet, what, asked, sender));
     // The tasks end with the stream.
     let open: (Receiver<Bytes>, JoinSet<()>) = (lines, tasks);
     stream::unfold(open, async |(mut lines, tasks)| {
@@ -37,7 +37,7 @@ pub(super) async fn follow(fleet: Fleet, asked: Question) -> Lines {
 }
 
 /// Keeps one task for each agent that there is.
-async fn watch(fleet: Fleet, asked: Question, lines: Sender<Bytes>) {
+async fn watch(fleet: Fleet, what: Asked, asked: Question, lines: Sender<Bytes>) {
     let mut tasks = JoinSet::new();
     let mut followed: HashMap<SocketAddr, AbortHandle> = HashMap::new();
     let (mut is_told, mut is_first) = (false, true);
@@ -65,7 +65,7 @@ async fn watch(fleet: Fleet, asked: Question, lines: Sender<Bytes>) {
             let text = if is_first { asked.text.clone() } else { from_now_on(&asked.text) };
             followed
                 .entry(agent.address)
-                .or_insert_with(|| tasks.spawn(one(fleet.clone(), agent, text, lines.clone())));
+                .or_insert_with(|| tasks.spawn(one(fleet.clone(), what, agent, text, lines.clone())));
         }
         is_first = false;
         sleep(AGAIN).await;
@@ -74,8 +74,9 @@ async fn watch(fleet: Fleet, asked: Question, lines: Sender<Bytes>) {
 }
 
 /// Follows one agent. What ended while it could not be is not told, and that is said.
-async fn one(fleet: Fleet, agent: AgentAt, text: String, lines: Sender<Bytes>) {
-    let (mut path, again) = (format!("{REQUESTS}?{text}"), format!("{REQUESTS}?{}", from_now_on(&text)));
+async fn one(fleet: Fleet, what: Asked, agent: AgentAt, text: String, lines: Sender<Bytes>) {
+    let base = path_of(what);
+    let (mut path, again) = (format!("{base}?{text}"), format!("{base}?{}", from_now_on(&text)));
     let mut is_told = false;
     loop {
         let token = fleet.token().read();

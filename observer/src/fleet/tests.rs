@@ -17,7 +17,7 @@ use super::*;
 use crate::exchange::{Outcome, RequestRecord};
 use crate::kube::AgentAt;
 use crate::recent::{Asked, Query, Running};
-use crate::serve::{self, Api, Lines, NodeApi, RequestFeed, Server, Sources, TokenFile};
+use crate::serve::{self, Api, Lines, NodeApi, RequestFeed, RowFeed, Server, Sources, TokenFile};
 
 const SECOND: i64 = 1_000_000_000;
 const NOW: i64 = 1_772_366_400 * SECOND;
@@ -41,12 +41,15 @@ async fn node(name: &str, ended: &[i64]) -> Node {
         feed: feed.clone(),
         running: Arc::new(move || vec![running.clone()]),
         wall: || NOW,
+        rows: RowFeed::new(4),
+        store: None,
+        stores_logs: false,
     };
     let sources = Sources {
         metrics: Arc::new(|| Ok(String::new())),
         ready: Arc::default(),
         not_ready: "",
-        feeds: Vec::new(),
+        events: None,
         api: Arc::new(api),
         token: Arc::default(),
     };

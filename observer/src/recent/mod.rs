@@ -1,4 +1,4 @@
-//! Requests that ended lately, and questions about them. Pure: no IO, no clock.
+//! Requests that ended lately, and questions about them and about other rows. Pure: no IO, no clock.
 //!
 //! In: finished requests ([`Recent::remember`]), and questions as parameters of a URL ([`Query::parse`]). Out: the
 //! requests that a question is about, in the order of their ends ([`select`]); who is served how, in rows ([`top()`]).
@@ -20,6 +20,6 @@ pub use answer::{Partial, Selected, Trailer, select};
 pub use memory::{Finished, Recent};
 pub use parameters::BadParameter;
 pub use position::Position;
-pub use query::{Asked, MOST, Moment, Order, Query};
+pub use query::{Asked, Exact, MOST, Moment, Order, Query};
 pub use top::{Row, Running, top};
 pub use usual::Usual;

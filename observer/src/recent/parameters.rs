@@ -5,9 +5,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::pattern::Pattern;
-use super::position::nanos;
 use super::query::{Asked, MOST, Moment, Order, Query};
 use crate::exchange::{Operation, Outcome};
+use crate::timeline::{Expression, Kind, Level, Stream, nanos, words};
 
 /// A parameter that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +38,15 @@ struct Parameter {
     set: fn(&mut Query, &str) -> Option<()>,
 }
 
-const BOTH: &[Asked] = &[Asked::Requests, Asked::Top];
+const ALL: &[Asked] = &[Asked::Requests, Asked::Top, Asked::Logs, Asked::Events];
+/// Requests, and who is served.
+const SERVED: &[Asked] = &[Asked::Requests, Asked::Top];
 const REQUESTS: &[Asked] = &[Asked::Requests];
+/// Whatever has a time.
+const TIMED: &[Asked] = &[Asked::Requests, Asked::Logs, Asked::Events];
+const ROWS: &[Asked] = &[Asked::Logs, Asked::Events];
+const EVENTS: &[Asked] = &[Asked::Events];
+const LOGS: &[Asked] = &[Asked::Logs];
 
 const TIME: &str = "write a time ago, such as 15m or 2h30m, or a moment, such as 2026-03-01T12:00:00Z";
 const NAME: &str = "write a name, or a pattern of names with * and ?";
@@ -54,29 +61,46 @@ const SECONDS: &str = "write a time, such as 500ms, 2s or 1m30s";
 const SWITCH: &str = "write true or false";
 const LIMIT: &str = "write a whole number from 1 to 5000";
 const ORDER: &str = "write newest or oldest";
+const KIND: &str =
+    "write one or more, with commas between, of process, kubernetes, gpu, stall, observer, log, request";
+const LEVEL: &str = "write one or more, with commas between, of trace, debug, info, warn, error, fatal";
+const STREAM: &str = "write stdout or stderr";
+const WORDS: &str = "write one word or more, of letters and digits";
+const REGEX: &str = "write a regular expression such as (?i)out of memory, without look-around";
+const CONTEXT: &str = "write a whole number from 0 to 20";
+const BUCKET: &str = "write a time from 1s, such as 1m or 1h";
 const CURSOR: &str = "write what an answer gave as `next`";
 
 const PARAMETERS: &[Parameter] = &[
-    of(BOTH, "since", TIME, |q, v| put(&mut q.since, moment(v))),
-    of(REQUESTS, "until", TIME, |q, v| put(&mut q.until, moment(v))),
-    of(BOTH, "node", NAME, |q, v| put(&mut q.node, some(v).map(Pattern::name))),
-    of(BOTH, "namespace", NAME, |q, v| put(&mut q.namespace, Some(Pattern::name(v)))),
-    of(BOTH, "pod", NAME, |q, v| put(&mut q.pod, Some(Pattern::name(v)))),
-    of(BOTH, "container", NAME, |q, v| put(&mut q.container, some(v).map(Pattern::name))),
-    of(BOTH, "model", MODEL, |q, v| put(&mut q.model, some(v).map(Pattern::model))),
+    of(ALL, "since", TIME, |q, v| put(&mut q.since, moment(v))),
+    of(TIMED, "until", TIME, |q, v| put(&mut q.until, moment(v))),
+    of(ALL, "node", NAME, |q, v| put(&mut q.node, some(v).map(Pattern::name))),
+    of(ALL, "namespace", NAME, |q, v| put(&mut q.namespace, Some(Pattern::name(v)))),
+    of(ALL, "pod", NAME, |q, v| put(&mut q.pod, Some(Pattern::name(v)))),
+    of(ALL, "container", NAME, |q, v| put(&mut q.container, some(v).map(Pattern::name))),
+    of(SERVED, "model", MODEL, |q, v| put(&mut q.model, some(v).map(Pattern::model))),
     of(REQUESTS, "outcome", OUTCOME, |q, v| set(&mut q.outcomes, list(v, outcome))),
     of(REQUESTS, "operation", OPERATION, |q, v| set(&mut q.operations, list(v, operation))),
     of(REQUESTS, "status", STATUS, |q, v| set(&mut q.statuses, list(v, status))),
-    of(REQUESTS, "id", TEXT, |q, v| put(&mut q.id, some(v).map(str::to_owned))),
-    of(REQUESTS, "request_id", TEXT, |q, v| put(&mut q.request_id, some(v).map(str::to_owned))),
-    of(REQUESTS, "trace_id", TEXT, |q, v| put(&mut q.trace_id, some(v).map(str::to_ascii_lowercase))),
+    of(TIMED, "id", TEXT, |q, v| put(&mut q.id, some(v).map(str::to_owned))),
+    of(TIMED, "request_id", TEXT, |q, v| put(&mut q.request_id, some(v).map(str::to_owned))),
+    of(TIMED, "trace_id", TEXT, |q, v| put(&mut q.trace_id, some(v).map(str::to_ascii_lowercase))),
     of(REQUESTS, "min_ttft", SECONDS, |q, v| put(&mut q.min_ttft, seconds(v))),
     of(REQUESTS, "min_duration", SECONDS, |q, v| put(&mut q.min_duration, seconds(v))),
     of(REQUESTS, "slow", SWITCH, |q, v| set(&mut q.slow, v.parse().ok())),
-    of(BOTH, "limit", LIMIT, |q, v| put(&mut q.limit, limit(v))),
-    of(REQUESTS, "order", ORDER, |q, v| set(&mut q.order, order(v))),
-    of(REQUESTS, "cursor", CURSOR, |q, v| put(&mut q.cursor, v.parse().ok())),
-    of(REQUESTS, "follow", SWITCH, |q, v| set(&mut q.follow, v.parse().ok())),
+    of(EVENTS, "kind", KIND, |q, v| set(&mut q.kinds, list(v, Kind::of))),
+    of(ROWS, "workload", NAME, |q, v| put(&mut q.workload, some(v).map(Pattern::name))),
+    of(ROWS, "level", LEVEL, |q, v| set(&mut q.levels, list(v, Level::of))),
+    of(LOGS, "stream", STREAM, |q, v| put(&mut q.stream, Stream::of(v))),
+    of(ROWS, "words", WORDS, |q, v| set(&mut q.wanted.words, some_words(v))),
+    of(ROWS, "phrase", WORDS, |q, v| set(&mut q.wanted.phrase, some_words(v))),
+    of(ROWS, "regex", REGEX, |q, v| put(&mut q.wanted.expression, some(v).and_then(Expression::of))),
+    of(LOGS, "context", CONTEXT, |q, v| set(&mut q.context, v.parse().ok().filter(|rows| *rows <= 20))),
+    of(ROWS, "bucket", BUCKET, |q, v| put(&mut q.bucket, duration(v).filter(|span| *span >= 1_000_000_000))),
+    of(ALL, "limit", LIMIT, |q, v| put(&mut q.limit, limit(v))),
+    of(TIMED, "order", ORDER, |q, v| set(&mut q.order, order(v))),
+    of(TIMED, "cursor", CURSOR, |q, v| put(&mut q.cursor, v.parse().ok())),
+    of(TIMED, "follow", SWITCH, |q, v| set(&mut q.follow, v.parse().ok())),
 ];
 
 const fn of(
@@ -94,7 +118,7 @@ impl Query {
     /// # Errors
     /// For the first parameter that is not known, cannot be used, or is there twice.
     pub fn parse(asked: Asked, pairs: &[(String, String)]) -> Result<Self, BadParameter> {
-        let mut query = Self { follow: asked == Asked::Requests && pairs.is_empty(), ..Self::default() };
+        let mut query = Self { follow: asked != Asked::Top && pairs.is_empty(), ..Self::about(asked) };
         for (at, (name, value)) in pairs.iter().enumerate() {
             let bad = |remedy: String| BadParameter { name: name.clone(), value: value.clone(), remedy };
             let known = PARAMETERS.iter().filter(|parameter| parameter.of.contains(&asked));
@@ -120,11 +144,17 @@ impl Query {
                 remedy: "write a moment after `since`".to_owned(),
             });
         }
-        if query.follow && (query.cursor.is_some() || query.until.is_some() || query.limit.is_some()) {
+        let counts_or_shows_more = query.bucket.is_some() || query.context > 0;
+        if query.follow
+            && (counts_or_shows_more
+                || query.cursor.is_some()
+                || query.until.is_some()
+                || query.limit.is_some())
+        {
             return Err(BadParameter {
                 name: "follow".to_owned(),
                 value: "true".to_owned(),
-                remedy: "leave `until`, `limit` and `cursor` out: what is followed has no end".to_owned(),
+                remedy: "leave `until`, `limit`, `cursor`, `context` and `bucket` out: what is followed has no end".to_owned(),
             });
         }
         Ok(query)
@@ -143,6 +173,11 @@ fn put<T>(place: &mut Option<T>, value: Option<T>) -> Option<()> {
 
 fn some(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+fn some_words(text: &str) -> Option<Vec<String>> {
+    let words: Vec<String> = words(text).collect();
+    (1..=32).contains(&words.len()).then_some(words)
 }
 
 /// Nanoseconds of a time such as `1m30s`.
@@ -207,6 +242,71 @@ mod tests {
         };
         let pairs: Vec<_> = text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect();
         Query::parse(asked, &pairs)
+    }
+
+    #[test]
+    fn every_condition_on_rows_decides() {
+        use crate::timeline::Row;
+        let row = Row {
+            node: "a".into(),
+            id: "f-1".into(),
+            namespace: "ml".into(),
+            pod: "llama-0".into(),
+            container: "server".into(),
+            workload: "llama".into(),
+            stream: Some(Stream::Stderr),
+            level: Some(Level::Error),
+            message: "CUDA out of memory".into(),
+            request_id: Some("r".into()),
+            ..Row::default()
+        };
+        for (text, matches) in [
+            ("since=1m", true),
+            ("namespace=ml&pod=llama-*&container=server&node=a", true),
+            ("pod=llama", false),
+            ("workload=llama", true),
+            ("workload=x", false),
+            ("stream=stderr", true),
+            ("stream=stdout", false),
+            ("level=warn,error", true),
+            ("level=info", false),
+            ("words=memory cuda", true),
+            ("words=gpu", false),
+            ("phrase=out of memory", true),
+            ("phrase=memory of", false),
+            ("regex=^CUDA", true),
+            ("regex=^cuda", false),
+            ("request_id=r", true),
+            ("request_id=s", false),
+            ("id=f-1", true),
+        ] {
+            let query = parse(Asked::Logs, text).unwrap_or_else(|bad| panic!("{text}: {bad}"));
+            assert_eq!(query.matches_row(&row), matches, "{text}");
+        }
+        let event = Row { kind: Kind::Stall, level: None, ..row.clone() };
+        for (text, matches) in [
+            ("since=1m", true),
+            ("kind=stall", true),
+            ("kind=gpu,process", false),
+            ("kind=log,stall", true),
+            ("level=error", false),
+        ] {
+            assert_eq!(parse(Asked::Events, text).unwrap().matches_row(&event), matches, "{text}");
+        }
+        assert!(!parse(Asked::Events, "since=1m").unwrap().matches_row(&row), "a line is no event");
+        assert!(parse(Asked::Events, "kind=log").unwrap().matches_row(&row), "unless it is asked for");
+        for bad in [
+            "regex=(",
+            "words=...",
+            "level=bad",
+            "stream=x",
+            "context=21",
+            "bucket=1ms",
+            "kind=log",
+            "follow=true&bucket=1m",
+        ] {
+            assert!(parse(Asked::Logs, bad).is_err(), "{bad}");
+        }
     }
 
     fn requests(text: &str) -> Query {

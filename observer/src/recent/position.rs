@@ -1,14 +1,12 @@
 //! One order for the requests of all nodes.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
-
 use crate::exchange::RequestRecord;
+use crate::timeline::{Row, nanos};
 
-/// The place of a request: by its end, and where that does not decide by node and id, which together name it.
+/// The place of a row: by its time, which is a request's end, and where that does not decide by node and id, which together name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// When it ended, nanoseconds since 1970.
@@ -25,18 +23,15 @@ impl Position {
         Self::named(record.ended_at.as_deref()?, record.node.clone(), record.id.clone())
     }
 
+    /// Of a row.
+    pub fn of_row(row: &Row) -> Self {
+        Self { time: row.time, node: row.node.clone(), id: row.id.clone() }
+    }
+
     /// Of a request of this node that has this id, if the time is one.
     pub fn named(ended_at: &str, node: String, id: String) -> Option<Self> {
         Some(Self { time: nanos(ended_at.parse().ok()?), node, id })
     }
-}
-
-/// A time as positions bear it: those before 1678 and after 2262 become the first and the last.
-pub(super) fn nanos(time: Timestamp) -> i64 {
-    i64::try_from(time.as_nanosecond()).unwrap_or(match time.cmp(&Timestamp::UNIX_EPOCH) {
-        Ordering::Less => i64::MIN,
-        _ => i64::MAX,
-    })
 }
 
 /// As a cursor: time, node and id.

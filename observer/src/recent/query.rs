@@ -3,6 +3,7 @@
 use super::pattern::Pattern;
 use super::position::Position;
 use crate::exchange::{Operation, Outcome, RequestRecord};
+use crate::timeline::{Kind, Level, Row, Stream, Wanted};
 
 /// Requests in an answer unless another number is asked for.
 pub(super) const USUAL: usize = 100;
@@ -17,6 +18,21 @@ pub enum Asked {
     Requests,
     /// Who is served how.
     Top,
+    /// Lines of logs.
+    Logs,
+    /// Events, and whatever else is asked for beside them.
+    Events,
+}
+
+impl Asked {
+    /// Kinds of rows that are meant unless others are asked for.
+    const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Requests | Self::Top => &[Kind::Request],
+            Self::Logs => &[Kind::Log],
+            Self::Events => &Kind::EVENTS,
+        }
+    }
 }
 
 /// A moment, as whoever answers counts time.
@@ -75,6 +91,18 @@ pub struct Query {
     pub(super) min_duration: Option<f64>,
     /// Those that were slower than promised, or else than is usual.
     pub slow: bool,
+    /// Rows of these kinds.
+    pub(super) kinds: Vec<Kind>,
+    pub(super) workload: Option<Pattern>,
+    /// One of these, unless empty.
+    pub(super) levels: Vec<Level>,
+    pub(super) stream: Option<Stream>,
+    /// What the message of a row holds.
+    pub wanted: Wanted,
+    /// So many rows of the same container before and after each.
+    pub context: usize,
+    /// How many there are in each of these spans, in nanoseconds, in place of the rows.
+    pub bucket: Option<i64>,
     /// How many, unless the usual number.
     pub limit: Option<usize>,
     /// In which order.
@@ -89,6 +117,91 @@ impl Query {
     /// Most requests in the answer.
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(USUAL)
+    }
+
+    /// The same question without conditions, about rows of what is asked for.
+    pub(super) fn about(asked: Asked) -> Self {
+        Self { kinds: asked.kinds().to_vec(), ..Self::default() }
+    }
+
+    /// About so many lines of the same container next to one, in this order.
+    pub fn beside(row: &Row, rows: usize, order: Order) -> Self {
+        let name = |name: &str| Some(Pattern::literal(name));
+        Self {
+            namespace: name(&row.namespace),
+            pod: name(&row.pod),
+            container: name(&row.container),
+            cursor: Some(Position::of_row(row)),
+            limit: Some(rows),
+            order,
+            ..Self::about(Asked::Logs)
+        }
+    }
+
+    /// Whether it is about rows of this kind.
+    pub fn is_about_kind(&self, kind: Kind) -> bool {
+        self.kinds.contains(&kind)
+    }
+
+    /// Kinds that it is about.
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    /// The time from which and the time up to which it is about, nanoseconds since 1970.
+    pub fn window(&self, now: i64) -> (i64, i64) {
+        let [since, until] =
+            [self.since, self.until].map(|moment| moment.map(|moment| moment.seen_from(now)));
+        (since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX))
+    }
+
+    /// Whether something at this place comes after the page before.
+    pub fn is_beyond_cursor(&self, position: &Position) -> bool {
+        match (&self.cursor, self.order) {
+            (None, _) => true,
+            (Some(cursor), Order::Newest) => position < cursor,
+            (Some(cursor), Order::Oldest) => position > cursor,
+        }
+    }
+
+    /// Names that it asks for exactly, so that an index can be asked for them.
+    pub fn exact(&self) -> Exact<'_> {
+        Exact {
+            namespace: self.namespace.as_ref().and_then(Pattern::exact),
+            pod: self.pod.as_ref().and_then(Pattern::exact),
+            container: self.container.as_ref().and_then(Pattern::exact),
+            request_id: self.request_id.as_deref(),
+            trace_id: self.trace_id.as_deref(),
+        }
+    }
+
+    /// Whether it is about rows of this container.
+    pub fn is_about_container(&self, namespace: &str, pod: &str, container: &str, workload: &str) -> bool {
+        fits(self.namespace.as_ref(), namespace)
+            && fits(self.pod.as_ref(), pod)
+            && fits(self.container.as_ref(), container)
+            && fits(self.workload.as_ref(), workload)
+    }
+
+    /// Whether a row meets its conditions, but for time. A request has to meet those about requests, too.
+    pub fn matches_row(&self, row: &Row) -> bool {
+        let is = |wanted: &Option<String>, known: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| known == Some(wanted))
+        };
+        let told = match &row.request {
+            Some(record) => self.matches(record),
+            None => {
+                is(&self.id, Some(&row.id))
+                    && is(&self.request_id, row.request_id.as_deref())
+                    && is(&self.trace_id, row.trace_id.as_deref())
+            }
+        };
+        told && self.is_about_kind(row.kind)
+            && self.is_about_node(&row.node)
+            && self.is_about_container(&row.namespace, &row.pod, &row.container, &row.workload)
+            && among(&self.levels, row.level)
+            && self.stream.is_none_or(|stream| row.stream == Some(stream))
+            && self.wanted.is_met_by(&row.message)
     }
 
     /// Whether it is about requests of nodes of this name.
@@ -127,6 +240,21 @@ impl Query {
             && least(self.min_ttft, record.ttft)
             && least(self.min_duration, record.duration)
     }
+}
+
+/// Names that are asked for as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exact<'a> {
+    /// Namespace.
+    pub namespace: Option<&'a str>,
+    /// Pod.
+    pub pod: Option<&'a str>,
+    /// Container.
+    pub container: Option<&'a str>,
+    /// Id of a request.
+    pub request_id: Option<&'a str>,
+    /// Trace.
+    pub trace_id: Option<&'a str>,
 }
 
 fn fits(pattern: Option<&Pattern>, name: &str) -> bool {

@@ -37,6 +37,37 @@ pub(super) async fn requests(State(state): State<AppState>, raw: RawQuery, pairs
     answer(&state, lines, permit)
 }
 
+/// Lines of logs.
+pub(super) async fn logs(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+    rows(Asked::Logs, state, raw, pairs).await
+}
+
+/// Events, and what is asked for beside them.
+pub(super) async fn events(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+    let is_bare = raw.0.as_deref().unwrap_or_default().is_empty();
+    match state.sources.events.clone().filter(|_| is_bare) {
+        Some(feed) => follow(&state, &feed),
+        None => rows(Asked::Events, state, raw, pairs).await,
+    }
+}
+
+async fn rows(asked: Asked, state: AppState, raw: RawQuery, pairs: Parameters) -> Response {
+    let question = match question(asked, raw, pairs) {
+        Ok(question) => question,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    let permit = if question.query.follow {
+        match place(&state) {
+            None => return full(),
+            permit => permit,
+        }
+    } else {
+        turn(&state.questions).await
+    };
+    let lines = state.sources.api.rows(asked, question).await;
+    answer(&state, lines, permit)
+}
+
 /// Who is served how, one JSON row per line, and then a trailer.
 pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
     match question(Asked::Top, raw, pairs) {

@@ -12,6 +12,7 @@ mod guard;
 mod listener;
 mod node;
 mod requests;
+mod rows;
 mod token;
 
 use std::io;
@@ -34,9 +35,10 @@ use tokio::sync::{Semaphore, watch};
 pub use feed::Feed;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
+pub use rows::RowFeed;
 pub use token::{Token, TokenFile};
 
-use crate::recent::Query;
+use crate::recent::{Asked, Query};
 
 use listener::{Limited, Peer};
 
@@ -112,6 +114,8 @@ pub trait Api: Send + Sync {
     fn requests(&self, question: Question) -> BoxFuture<'static, Lines>;
     /// Who is served how.
     fn top(&self, question: Question) -> BoxFuture<'static, Lines>;
+    /// Lines of logs, or events.
+    fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines>;
 }
 
 /// What is served.
@@ -123,8 +127,8 @@ pub struct Sources {
     pub ready: Arc<AtomicBool>,
     /// Why it does not until then.
     pub not_ready: &'static str,
-    /// What is told at `/api/v1/`, by name.
-    pub feeds: Vec<(&'static str, Feed)>,
+    /// Events of Kubernetes, told at `/api/v1/events` to whoever asks for nothing in particular.
+    pub events: Option<Feed>,
     /// Who answers questions.
     pub api: Arc<dyn Api>,
     /// The token that others than loopback peers have to present.
@@ -211,11 +215,11 @@ impl Server {
 }
 
 fn router(state: AppState) -> Router {
-    let mut api = Router::new().route("/v1/requests", get(api::requests)).route("/v1/top", get(api::top));
-    for (name, feed) in state.sources.feeds.clone() {
-        let follow = move |State(state): State<AppState>| std::future::ready(api::follow(&state, &feed));
-        api = api.route(&format!("/v1/{name}"), get(follow));
-    }
+    let api = Router::new()
+        .route("/v1/requests", get(api::requests))
+        .route("/v1/top", get(api::top))
+        .route("/v1/logs", get(api::logs))
+        .route("/v1/events", get(api::events));
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
     Router::new()
         .route("/metrics", get(metrics))

@@ -29,11 +29,12 @@ impl RequestFeed {
         }
     }
 
-    /// Publishes a request that ended just now.
-    pub fn publish(&self, record: RequestRecord, now: i64) {
+    /// Publishes a request that ended just now, and gives it as it is remembered.
+    pub fn publish(&self, record: RequestRecord, now: i64) -> Arc<Finished> {
         let finished = self.memory().remember(record, now);
         // An error means that nobody follows.
-        let _followers = self.live.send(finished);
+        let _followers = self.live.send(Arc::clone(&finished));
+        finished
     }
 
     /// Every request that is published from now on.

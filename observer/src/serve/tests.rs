@@ -35,12 +35,15 @@ fn sources(feed: &RequestFeed) -> Sources {
         feed: feed.clone(),
         running: Arc::new(move || vec![one.clone()]),
         wall: || NOW,
+        rows: RowFeed::new(4),
+        store: None,
+        stores_logs: false,
     };
     Sources {
         metrics: Arc::new(|| Ok("up 1\n".to_owned())),
         ready: Arc::default(),
         not_ready: "nothing runs yet",
-        feeds: vec![("events", Feed::new(4))],
+        events: Some(Feed::new(4)),
         api: Arc::new(api),
         token: Arc::default(),
     }
@@ -194,7 +197,7 @@ fn requests_are_streamed_as_they_finish() {
 fn each_feed_has_a_stream_of_its_own() {
     let server = Running::start(FOREVER);
     let (mut requests, mut events) = (server.follow(""), server.follow_feed("events"));
-    server.sources.feeds[0].1.publish(&serde_json::json!({"reason": "BackOff"})).unwrap();
+    server.sources.events.as_ref().unwrap().publish(&serde_json::json!({"reason": "BackOff"})).unwrap();
     server.publish("a");
     assert_eq!(line(&mut requests)["id"], "a");
     assert_eq!(line(&mut events)["reason"], "BackOff");

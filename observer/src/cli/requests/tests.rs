@@ -70,7 +70,7 @@ impl Write for Handover {
 
 #[tokio::test]
 async fn a_real_endpoint_is_followed_live() {
-    use crate::serve::{NodeApi, RequestFeed, Server, Sources};
+    use crate::serve::{NodeApi, RequestFeed, RowFeed, Server, Sources};
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let args = args(server.address().to_string(), false);
     let requests = RequestFeed::new(8, 1 << 20, 0);
@@ -79,12 +79,15 @@ async fn a_real_endpoint_is_followed_live() {
         feed: requests.clone(),
         running: std::sync::Arc::new(Vec::new),
         wall: || 0,
+        rows: RowFeed::new(4),
+        store: None,
+        stores_logs: false,
     };
     let sources = Sources {
         metrics: std::sync::Arc::new(|| Ok(String::new())),
         ready: std::sync::Arc::default(),
         not_ready: "",
-        feeds: Vec::new(),
+        events: None,
         api: std::sync::Arc::new(api),
         token: std::sync::Arc::default(),
     };

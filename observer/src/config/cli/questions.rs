@@ -124,6 +124,119 @@ pub struct RequestsArgs {
     pub reach: ReachArgs,
 }
 
+/// Which lines or events.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Which")]
+pub struct RowsArgs {
+    /// Print each row as one line of JSON
+    #[arg(long, help_heading = None::<&str>)]
+    pub json: bool,
+
+    /// Go on with what comes from now on; without any condition that is what happens
+    #[arg(short = 'f', long, help_heading = None::<&str>)]
+    pub follow: bool,
+
+    /// Namespace, or a pattern with * and ?
+    #[arg(short = 'n', long, value_name = "PATTERN")]
+    pub namespace: Option<String>,
+
+    /// Pod, or a pattern
+    #[arg(long, value_name = "PATTERN")]
+    pub pod: Option<String>,
+
+    /// Container, or a pattern; outside Kubernetes the process or the file
+    #[arg(long, value_name = "PATTERN")]
+    pub container: Option<String>,
+
+    /// What manages the pod, or a pattern
+    #[arg(long, value_name = "PATTERN")]
+    pub workload: Option<String>,
+
+    /// Node, or a pattern
+    #[arg(long, value_name = "PATTERN")]
+    pub node: Option<String>,
+
+    /// trace, debug, info, warn, error or fatal; several with commas between
+    #[arg(long, value_name = "LEVELS")]
+    pub level: Option<String>,
+
+    /// All of these words, in any case
+    #[arg(long, value_name = "WORDS")]
+    pub words: Option<String>,
+
+    /// These words one after the other, in any case
+    #[arg(long, value_name = "WORDS")]
+    pub phrase: Option<String>,
+
+    /// A regular expression
+    #[arg(short = 'e', long, value_name = "EXPRESSION")]
+    pub regex: Option<String>,
+
+    /// Since: a time ago, such as 15m, or a moment, such as 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// Until: a time ago, or a moment
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+
+    /// Those that name this request
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+
+    /// Those that name this trace
+    #[arg(long, value_name = "ID")]
+    pub trace_id: Option<String>,
+
+    /// How many there are in each span, such as 1m, in place of the rows
+    #[arg(long, value_name = "TIME")]
+    pub bucket: Option<String>,
+
+    /// oldest or newest first, where not all are shown
+    #[arg(long, value_name = "ORDER")]
+    pub order: Option<String>,
+
+    /// Goes on where an answer said `next`
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+
+    /// At most so many
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<String>,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// Arguments of `observer logs`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LogsArgs {
+    /// Which.
+    #[command(flatten)]
+    pub rows: RowsArgs,
+
+    /// stdout or stderr
+    #[arg(long, value_name = "STREAM", help_heading = "Which")]
+    pub stream: Option<String>,
+
+    /// So many lines of the same container before and after each
+    #[arg(id = "lines_around", short = 'C', long = "context", value_name = "NUMBER", help_heading = "Which")]
+    pub context: Option<String>,
+}
+
+/// Arguments of `observer events`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EventsArgs {
+    /// Which.
+    #[command(flatten)]
+    pub rows: RowsArgs,
+
+    /// process, kubernetes, gpu, stall, observer; also log and request, to see all in order; several with commas between
+    #[arg(long, value_name = "KINDS", help_heading = "Which")]
+    pub kind: Option<String>,
+}
+
 /// Arguments of `observer top`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct TopArgs {
@@ -203,6 +316,50 @@ impl RequestsArgs {
     }
 }
 
+impl RowsArgs {
+    fn parameters(&self) -> Vec<Pair> {
+        let mut pairs = given([
+            ("namespace", &self.namespace),
+            ("pod", &self.pod),
+            ("container", &self.container),
+            ("workload", &self.workload),
+            ("node", &self.node),
+            ("level", &self.level),
+            ("words", &self.words),
+            ("phrase", &self.phrase),
+            ("regex", &self.regex),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("request_id", &self.request_id),
+            ("trace_id", &self.trace_id),
+            ("bucket", &self.bucket),
+            ("order", &self.order),
+            ("cursor", &self.cursor),
+            ("limit", &self.limit),
+        ]);
+        pairs.extend(self.follow.then(|| ("follow", "true".to_owned())));
+        pairs
+    }
+}
+
+impl LogsArgs {
+    /// What is asked, as parameters of `/api/v1/logs`; nothing to follow all.
+    pub fn parameters(&self) -> Vec<Pair> {
+        let mut pairs = self.rows.parameters();
+        pairs.extend(given([("stream", &self.stream), ("context", &self.context)]));
+        pairs
+    }
+}
+
+impl EventsArgs {
+    /// What is asked, as parameters of `/api/v1/events`; nothing to follow all.
+    pub fn parameters(&self) -> Vec<Pair> {
+        let mut pairs = self.rows.parameters();
+        pairs.extend(given([("kind", &self.kind)]));
+        pairs
+    }
+}
+
 impl TopArgs {
     /// What is asked, as parameters of `/api/v1/top`.
     pub fn parameters(&self) -> Vec<Pair> {
@@ -225,6 +382,8 @@ mod tests {
         let pairs = match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Requests(args) => args.parameters(),
             Command::Top(args) => args.parameters(),
+            Command::Logs(args) => args.parameters(),
+            Command::Events(args) => args.parameters(),
             other => panic!("{other:?}"),
         };
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -241,6 +400,16 @@ mod tests {
         assert!(Query::parse(Asked::Requests, &all).is_ok(), "every flag is known to the other side");
         let followed = parameters("observer requests --follow --slow");
         assert!(Query::parse(Asked::Requests, &followed).unwrap().follow);
+        let rows = "-n ml --pod p --container c --workload w --node a --level error --words x --phrase y --regex z --since 1h \
+                    --until 1m --request-id r --trace-id t --order oldest --cursor 1,a,b --limit 5";
+        for (asked, line, count) in [
+            (Asked::Logs, format!("observer logs {rows} --stream stderr --context 2"), 18),
+            (Asked::Events, format!("observer events {rows} --kind stall,log --bucket 1m"), 18),
+        ] {
+            let all = parameters(&line.split_whitespace().collect::<Vec<_>>().join(" "));
+            assert_eq!(all.len(), count, "{line}");
+            assert!(Query::parse(asked, &all).is_ok(), "every flag is known to the other side: {line}");
+        }
         let top =
             parameters("observer top -n ml --pod p --container c --node a --model m --since 5m --limit 9");
         assert_eq!(top.len(), 7);

@@ -15,6 +15,7 @@ mod cluster;
 mod engines;
 mod gpu;
 mod in_flight;
+mod kept;
 mod kube;
 mod labels;
 mod meaning;
@@ -263,6 +264,7 @@ impl Scrape {
         let dropped =
             [("series_limit", self.shared.dropped.get()), ("unmatched", self.shared.unmatched.get())];
         families.extend(agent::families(&beside.agent, &dropped)?);
+        families.extend(kept::families(beside.agent.store.as_ref(), &beside.agent.logs)?);
         families.extend(engines::families(&self.shared.label_names[..3], &beside.engines)?);
         families.extend(pods::families(&self.shared.label_names[..3], &beside.pods)?);
         families.extend(gpu::families(&self.shared.label_names[..3], &beside.gpus)?);

@@ -1,0 +1,173 @@
+//! What happened, on its way to the store and to followers; and the threads that bring it there.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use super::now;
+use crate::{
+    config::{Config, LogStore},
+    lines::Origin,
+    logs::{Counts, Places, Tail, Wanted},
+    serve::RowFeed,
+    store::{Bounds, Store, StoreError},
+    timeline::{Kind, Level, Row},
+};
+
+/// Rows that a slow follower may lag behind.
+const FEED: usize = 4096;
+
+/// Between looks at files of logs.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Logs that are wanted, as the thread that captures knows them.
+pub(super) type SharedWanted = Arc<Mutex<Wanted>>;
+
+/// Where what happened goes. Never makes whoever tells wait.
+#[derive(Clone)]
+pub(super) struct Keeping {
+    node: String,
+    pub(super) rows: RowFeed,
+    pub(super) store: Option<Store>,
+    pub(super) stores_logs: bool,
+    pub(super) wanted: SharedWanted,
+    pub(super) read: Arc<Mutex<Counts>>,
+    told: Arc<AtomicU64>,
+}
+
+/// The threads.
+pub(super) struct Threads {
+    writing: Option<JoinHandle<()>>,
+    /// Told to end after all others, so that what they tell is kept.
+    stop: Arc<AtomicBool>,
+}
+
+impl Threads {
+    /// Commits what was told.
+    pub(super) fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.writing.is_some_and(|writing| writing.join().is_err()) {
+            warn!("the thread that writes the store died; its last message says why");
+        }
+    }
+}
+
+/// Opens the store and starts what fills it. Without one, what happens is told to followers only.
+pub(super) fn start(
+    config: &Config,
+    in_kubernetes: bool,
+    stop: &Arc<AtomicBool>,
+) -> io::Result<(Keeping, Threads)> {
+    let mut keeping = Keeping {
+        node: config.node.clone(),
+        rows: RowFeed::new(FEED),
+        store: None,
+        stores_logs: false,
+        wanted: SharedWanted::default(),
+        read: Arc::default(),
+        told: Arc::default(),
+    };
+    let mut threads = Threads { writing: None, stop: Arc::default() };
+    if !config.store.enabled {
+        return Ok((keeping, threads));
+    }
+    let bounds = Bounds { path: config.store.path.clone(), bytes: config.store.bytes, age: config.store.age };
+    let opened = Store::open(bounds, now);
+    let (store, writer) = match opened {
+        Ok(opened) => opened,
+        Err(error @ (StoreError::Folder { .. } | StoreError::Taken(_) | StoreError::Index(_))) => {
+            warn!(%error, "requests and events are not kept on disk");
+            return Ok((keeping, threads));
+        }
+    };
+    info!(path = %config.store.path.display(), rows = store.counts().rows, "what happens is kept on disk");
+    let told = Arc::clone(&threads.stop);
+    threads.writing = Some(thread::Builder::new().name("store".into()).spawn(move || writer.run(&told))?);
+    keeping.stores_logs = match config.logs.store {
+        LogStore::On => true,
+        LogStore::Off => false,
+        LogStore::Auto => !in_kubernetes,
+    };
+    if keeping.stores_logs {
+        logs_thread(config, &store, &keeping, Arc::clone(stop))?;
+    }
+    keeping.store = Some(store);
+    Ok((keeping, threads))
+}
+
+/// Follows logs. At worst it waits for the store while the process ends: what it read is read again then.
+fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<AtomicBool>) -> io::Result<()> {
+    let (store, rows, shared, counts) =
+        (store.clone(), keeping.rows.clone(), Arc::clone(&keeping.wanted), Arc::clone(&keeping.read));
+    let (node, pod_logs, redacts) =
+        (config.node.clone(), config.kubernetes.pod_logs.clone(), config.logs.redact);
+    let all = config.logs.all;
+    let files: Vec<(PathBuf, Origin)> =
+        config.logs.files.iter().map(|path| (path.clone(), origin_of(path, &node))).collect();
+    thread::Builder::new().name("logs".into()).spawn(move || {
+        let places = || store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
+        let (mut generation, mut tail) = (store.generation(), Tail::new(places(), redacts));
+        let mut last = tail.places();
+        while !stop.load(Ordering::Relaxed) {
+            let mut wanted = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            wanted.all |= all;
+            wanted.files.extend(files.iter().cloned());
+            let mut told = Vec::new();
+            let is_more = tail.turn(&wanted.sources(&pod_logs, &node), now(), &mut told);
+            *counts.lock().unwrap_or_else(PoisonError::into_inner) = tail.counts();
+            if !told.is_empty() {
+                told.iter().for_each(|row| rows.publish(row));
+                last = tail.places();
+                if store.lines(generation, told, last.text()).is_err() {
+                    (generation, tail) = (store.generation(), Tail::new(places(), redacts));
+                }
+            }
+            if !is_more {
+                thread::sleep(LOOK);
+            }
+        }
+        drop(last);
+    })?;
+    Ok(())
+}
+
+/// Who writes a file that was named: the file itself.
+fn origin_of(path: &std::path::Path, node: &str) -> Origin {
+    let container = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Origin { node: node.to_owned(), container, ..Origin::default() }
+}
+
+impl Keeping {
+    /// Tells of an event, which has no id yet.
+    pub(super) fn event(&self, mut row: Row) {
+        row.id = format!("e{:012x}", self.told.fetch_add(1, Ordering::Relaxed));
+        if row.time == 0 {
+            row.time = now();
+        }
+        row.node.clone_from(&self.node);
+        self.rows.publish(&row);
+        if let Some(store) = &self.store {
+            store.event(row);
+        }
+    }
+
+    /// Tells of the observer itself.
+    pub(super) fn own(&self, reason: &str, level: Level, message: String) {
+        self.event(Row {
+            kind: Kind::Observer,
+            reason: reason.to_owned(),
+            level: Some(level),
+            message,
+            ..Row::default()
+        });
+    }
+}

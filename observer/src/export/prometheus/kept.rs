@@ -1,0 +1,77 @@
+//! What is kept on disk and read of logs, as metric families.
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+
+use crate::logs::Counts;
+use crate::store::Snapshot;
+
+const ROWS: &str = "Rows that were written to the store, by kind.";
+const DROPPED: &str = "\
+    Rows that were not, by kind and cause (queue_full: they came faster than they were written; not_writable, \
+    write_failed: the disk). Lines of logs are never among them: they are read again.";
+const DELETED: &str =
+    "Volumes of the store that were deleted, the oldest first, by cause: age, bytes, disk_full.";
+
+/// Families of `observer_store_*` and `observer_log_*`.
+pub(super) fn families(store: Option<&Snapshot>, logs: &Counts) -> prometheus::Result<Vec<MetricFamily>> {
+    let Some(store) = store else { return Ok(Vec::new()) };
+    let mut families = Vec::new();
+    let written = IntCounterVec::new(Opts::new("observer_store_rows_written_total", ROWS), &["kind"])?;
+    for (kind, rows) in &store.written {
+        written.with_label_values(&[kind]).inc_by(*rows);
+    }
+    families.extend(written.collect());
+    let dropped =
+        IntCounterVec::new(Opts::new("observer_store_rows_dropped_total", DROPPED), &["kind", "cause"])?;
+    for ((kind, cause), rows) in &store.dropped {
+        dropped.with_label_values(&[kind, cause]).inc_by(*rows);
+    }
+    families.extend(dropped.collect());
+    let deleted = IntCounterVec::new(Opts::new("observer_store_volumes_deleted_total", DELETED), &["cause"])?;
+    for (cause, volumes) in &store.deleted {
+        deleted.with_label_values(&[cause]).inc_by(*volumes);
+    }
+    families.extend(deleted.collect());
+    for (name, help, value) in [
+        ("observer_store_bytes", "Bytes of the store on disk; at most store.bytes.", store.bytes),
+        ("observer_store_rows", "Rows in the store.", store.rows),
+        ("observer_store_volumes", "Volumes of the store.", store.volumes),
+        ("observer_log_files", "Files of logs that are open.", logs.files),
+        ("observer_log_sources", "Containers and files whose logs are followed.", logs.logs),
+        ("observer_log_files_unreadable", "Files of logs that cannot be read.", logs.unreadable),
+    ] {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(value as i64);
+        families.extend(gauge.collect());
+    }
+    for (name, help, value) in [
+        (
+            "observer_store_volumes_set_aside_total",
+            "Volumes that were damaged and set aside.",
+            store.set_aside,
+        ),
+        (
+            "observer_store_failures_total",
+            "Writes to the store that failed and were tried again.",
+            store.failed,
+        ),
+        ("observer_log_read_bytes_total", "Bytes of logs that were read.", logs.bytes),
+        ("observer_log_rows_total", "Rows that were made of lines of logs.", logs.rows),
+        ("observer_log_redactions_total", "Places in lines that were redacted.", logs.redactions),
+        ("observer_log_left_out_bytes_total", "Bytes of messages that were too long.", logs.left_out),
+        ("observer_log_truncations_total", "Files that were cut off while they were read.", logs.truncated),
+        (
+            "observer_log_sources_refused_total",
+            "Looks at logs that were too many to be followed.",
+            logs.too_many,
+        ),
+    ] {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(value);
+        families.extend(counter.collect());
+    }
+    families.retain(|family| !family.get_metric().is_empty());
+    Ok(families)
+}

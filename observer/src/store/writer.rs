@@ -1,0 +1,300 @@
+//! The one that writes, on a thread of its own.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tantivy::{IndexWriter, TantivyError};
+use tracing::{error, info};
+
+use super::shelf::{Shelf, VOLUMES};
+use super::volume::Volume;
+use super::{Batch, Offer};
+use crate::timeline::{Kind, Row};
+
+/// How long rows wait to be committed: until then a crash loses requests and events, and lines are read again.
+const COMMIT: Duration = Duration::from_secs(1);
+
+/// So many rows are committed at once.
+const ROWS: usize = 100_000;
+
+/// Between looks at queues.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Between looks at sizes and ages.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// After a failure.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Writes what is offered.
+pub struct Writer {
+    shelf: Arc<Shelf>,
+    offered: Receiver<Offer>,
+    batched: Receiver<Batch>,
+    open: Option<Open>,
+    /// The places that were read up to, with the rows that were added.
+    places: Option<String>,
+    /// Volumes whose bytes were looked at.
+    sound: HashSet<u64>,
+    /// Not before then.
+    again: Option<Instant>,
+    tidied: Instant,
+    is_failing: bool,
+}
+
+/// The volume that is written.
+struct Open {
+    volume: Arc<Volume>,
+    writer: IndexWriter,
+    /// Rows that were added and not committed.
+    added: BTreeMap<&'static str, u64>,
+    since: Instant,
+}
+
+impl Open {
+    fn rows(&self) -> usize {
+        self.added.values().sum::<u64>() as usize
+    }
+}
+
+impl Writer {
+    pub(super) fn new(shelf: Arc<Shelf>, offered: Receiver<Offer>, batched: Receiver<Batch>) -> Self {
+        let places = shelf.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self {
+            shelf,
+            offered,
+            batched,
+            open: None,
+            places,
+            sound: HashSet::new(),
+            again: None,
+            tidied: Instant::now(),
+            is_failing: false,
+        }
+    }
+
+    /// Writes until it is told to stop, or nobody is left to offer anything; then commits what was offered.
+    pub fn run(mut self, stop: &AtomicBool) {
+        loop {
+            let batch = match self.may_write().then(|| self.batched.recv_timeout(TURN)) {
+                Some(Ok(batch)) => Some(batch),
+                Some(Err(RecvTimeoutError::Disconnected)) => break,
+                Some(Err(RecvTimeoutError::Timeout)) => None,
+                None => {
+                    // Lines wait in their files; what else is offered is counted as lost.
+                    std::thread::sleep(TURN);
+                    None
+                }
+            };
+            let is_idle = batch.is_none();
+            batch.into_iter().for_each(|batch| self.batch(batch));
+            self.offers();
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let due =
+                |open: &Open| open.rows() >= ROWS || (open.rows() > 0 && open.since.elapsed() >= COMMIT);
+            if self.open.as_ref().is_some_and(due) {
+                self.commit();
+            }
+            if self.tidied.elapsed() >= TIDY {
+                self.tidy();
+            }
+            if is_idle {
+                self.look_at_one();
+            }
+        }
+        self.offers();
+        self.commit();
+    }
+
+    fn may_write(&self) -> bool {
+        self.again.is_none_or(|again| Instant::now() >= again)
+    }
+
+    fn offers(&mut self) {
+        let most = self.shelf.volumes().len().max(1) * 100_000;
+        for _ in 0..most {
+            let Ok(offer) = self.offered.try_recv() else { return };
+            let row = match offer {
+                Offer::Request(finished) => Row::of_request(finished.record.clone(), finished.position.time),
+                Offer::Event(row) => *row,
+            };
+            if let Err((kind, cause)) = self.add(&row) {
+                self.shelf.counts.dropped(kind, cause, 1);
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        if batch.generation != self.shelf.generation() {
+            return;
+        }
+        for row in &batch.rows {
+            if self.add(row).is_err() {
+                // They are read again from where the last commit ended.
+                self.shelf.lose();
+                return;
+            }
+        }
+        self.places = Some(batch.places);
+        // Where there was nothing but empty files, the places alone are not worth a commit.
+    }
+
+    fn add(&mut self, row: &Row) -> Result<(), (Kind, &'static str)> {
+        if !self.may_write() {
+            return Err((row.kind, "not_writable"));
+        }
+        let document = self.shelf.fields.document(row);
+        let added = self.writable().and_then(|open| {
+            open.writer.add_document(document)?;
+            if open.rows() == 0 {
+                open.since = Instant::now();
+            }
+            *open.added.entry(row.kind.as_str()).or_default() += 1;
+            Ok(())
+        });
+        added.map_err(|error| {
+            self.fail(&error);
+            (row.kind, "write_failed")
+        })
+    }
+
+    /// The volume that is written: the last one, or a new one.
+    fn writable(&mut self) -> Result<&mut Open, TantivyError> {
+        if self.open.is_none() {
+            let last = self.shelf.volumes().pop().filter(|volume| !self.is_full(volume));
+            let volume = match last {
+                Some(volume) => volume,
+                None => self.shelf.add()?,
+            };
+            let writer = volume.writer()?;
+            self.sound.insert(volume.sequence);
+            self.open = Some(Open { volume, writer, added: BTreeMap::new(), since: Instant::now() });
+        }
+        self.open.as_mut().ok_or_else(|| TantivyError::InternalError("no volume".to_owned()))
+    }
+
+    fn is_full(&self, volume: &Volume) -> bool {
+        let part = i64::try_from(self.shelf.bounds.age.as_nanos() / u128::from(VOLUMES)).unwrap_or(i64::MAX);
+        let (first, last) = volume.times();
+        volume.bytes() > self.shelf.bounds.bytes / u64::from(VOLUMES)
+            || (first < last && last.saturating_sub(first) > part)
+    }
+
+    /// Commits rows and places together.
+    fn commit(&mut self) {
+        let Some(open) = self.open.as_mut().filter(|open| open.rows() > 0) else { return };
+        let places = self.places.clone();
+        let committed = open.writer.prepare_commit().and_then(|mut commit| {
+            places.iter().for_each(|places| commit.set_payload(places));
+            commit.commit()
+        });
+        match committed.and_then(|_| open.volume.measure()) {
+            Ok(()) => {
+                let mut counts = self.shelf.counts.change();
+                for (kind, rows) in std::mem::take(&mut open.added) {
+                    *counts.written.entry(kind).or_default() += rows;
+                }
+                drop(counts);
+                *self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+                if std::mem::take(&mut self.is_failing) {
+                    info!("the store is written again");
+                }
+                if self.open.as_ref().is_some_and(|open| self.is_full(&open.volume)) {
+                    self.open = None;
+                    self.tidy();
+                }
+                self.shelf.measure();
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// What was added and not committed is lost, but for lines, which are read again.
+    fn fail(&mut self, error: &TantivyError) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            error!(%error, "the store cannot be written; it is tried again");
+        }
+        self.shelf.counts.change().failed += 1;
+        if let Some(open) = self.open.take() {
+            for (kind, rows) in &open.added {
+                let kind = Kind::of(kind).filter(|kind| *kind != Kind::Log);
+                kind.iter().for_each(|kind| self.shelf.counts.dropped(*kind, "write_failed", *rows));
+            }
+        }
+        self.places = self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.shelf.lose();
+        self.again = Some(Instant::now() + AGAIN);
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        self.tidied = Instant::now();
+        for volume in self.shelf.volumes() {
+            if volume.is_damaged.load(Ordering::Relaxed) {
+                self.close(&volume);
+                self.shelf.set_aside(&volume, "its content cannot be read");
+            }
+        }
+        if self.open.as_ref().is_some_and(|open| open.rows() == 0 && self.is_full(&open.volume)) {
+            self.open = None;
+        }
+        if !self.shelf.tidy() {
+            self.shelf.measure();
+            return;
+        }
+        // The volume that is written is in the way: another follows it, so that it may be deleted.
+        let has_rows = self.shelf.volumes().last().is_some_and(|volume| volume.rows() > 0);
+        if has_rows {
+            self.commit_and_close();
+            if let Err(error) = self.shelf.add() {
+                error!(%error, "no volume of the store can be made");
+            }
+        }
+        if self.shelf.tidy() && self.shelf.is_disk_full() {
+            if !std::mem::replace(&mut self.is_failing, true) {
+                error!("the disk is full: nothing is stored until there is room again");
+            }
+            self.again = Some(Instant::now() + TIDY);
+        }
+        self.shelf.measure();
+    }
+
+    fn commit_and_close(&mut self) {
+        // A failure closes, too.
+        if let Some(mut open) = self.open.take() {
+            let places = self.places.clone();
+            let committed = open.writer.prepare_commit().and_then(|mut commit| {
+                places.iter().for_each(|places| commit.set_payload(places));
+                commit.commit()
+            });
+            if committed.is_err() {
+                self.shelf.lose();
+            }
+        }
+    }
+
+    fn close(&mut self, volume: &Volume) {
+        if self.open.as_ref().is_some_and(|open| open.volume.sequence == volume.sequence) {
+            self.open = None;
+            self.shelf.lose();
+        }
+    }
+
+    /// Looks at the bytes of one volume that was there before, so that damage is known before somebody asks.
+    fn look_at_one(&mut self) {
+        let unknown =
+            self.shelf.volumes().into_iter().rev().find(|volume| !self.sound.contains(&volume.sequence));
+        if let Some(volume) = unknown {
+            self.sound.insert(volume.sequence);
+            if !volume.is_sound() {
+                self.shelf.set_aside(&volume, "its bytes are not what was written");
+                self.shelf.measure();
+            }
+        }
+    }
+}
