@@ -35,7 +35,7 @@ use crate::{
     engines::{Engines, Told},
     enrich::Identities,
     estimate::Estimator,
-    exchange::Observation,
+    exchange::{Observation, RequestRecord},
     export::{
         otlp::{Otlp, OtlpError},
         prometheus::{Beside, GpuTold, RequestMetrics, exporter},
@@ -154,13 +154,12 @@ impl Sink for Observer {
         self.metrics.observe(&observation, &self.identities);
         self.occurrences.observe(&self.keeping, &observation, &self.identities);
         if let Some(record) = self.gpus.observe(observation) {
-            let finished = self.feed.publish(*record, now());
-            self.keeping.store.iter().for_each(|store| store.request(&finished));
+            publish(&self.feed, &self.keeping, *record);
         }
     }
 
     fn turned(&mut self) {
-        self.gpus.settle(|record| self.feed.publish(*record, now()));
+        self.gpus.settle(|record| publish(&self.feed, &self.keeping, *record));
     }
 
     fn undecoded(&mut self, tgid: u32, cause: &'static str, bytes: u64) {
@@ -183,6 +182,12 @@ impl Sink for Observer {
         self.occurrences.drops(&self.keeping, &statistics);
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
     }
+}
+
+/// Tells followers of a finished request, remembers it and keeps it.
+fn publish(feed: &RequestFeed, keeping: &Keeping, record: RequestRecord) {
+    let finished = feed.publish(record, now());
+    keeping.store.iter().for_each(|store| store.request(&finished));
 }
 
 /// The wall clock as requests bear it.
@@ -420,7 +425,7 @@ fn capture_thread(
         }
         ready.store(false, Ordering::Relaxed);
         capture.stop(&mut observer);
-        observer.gpus.flush(|record| observer.feed.publish(*record, now()));
+        observer.gpus.flush(|record| publish(&observer.feed, &observer.keeping, *record));
         Ok(())
     })
 }
