@@ -342,13 +342,13 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             let now = monotonic();
             let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
             let pods = told_of_pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
             let gpus = GpuTold {
                 node: node.clone(),
                 read: if reads_gpus { board.told() } else { gpu::Told::default() },
                 requests: told_of_gpus.lock().unwrap_or_else(PoisonError::into_inner).clone(),
                 allocations: allocations.get(),
             };
-            let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
             let watches = watches.iter().map(|health| health.snapshot()).collect();
             scrape
                 .gather(now, &Beside { agent: stats, engines: told, pods, gpus, watches, otlp })

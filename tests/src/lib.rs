@@ -12,6 +12,7 @@ pub mod fake_engine;
 pub mod gpu;
 pub mod hammer;
 pub mod image;
+pub mod kubelet;
 pub mod live;
 pub mod node;
 pub mod pod;

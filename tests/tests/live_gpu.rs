@@ -124,7 +124,7 @@ fn requests_of_a_real_server_carry_the_gpu_of_another_process_of_its_container()
                 (utilization.mean - 0.8).abs() < 1e-9 && (utilization.max - 0.8).abs() < 1e-9,
                 "{window:?}"
             );
-            assert_eq!(window.memory.expect("memory").max, (40_u64 << 30) as f64);
+            assert_eq!(window.memory.map(|memory| memory.max), Some((40_u64 << 30) as f64));
         }
         joules += gpu.apportioned_joules.expect("joules");
         expected += drawn;

@@ -53,6 +53,7 @@ fn otlp() -> OtlpConfig {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "all fields there are")]
 fn every_field_can_be_set_from_the_file() {
     let text = r#"
         listen = "127.0.0.1:1234"

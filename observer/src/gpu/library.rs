@@ -7,12 +7,14 @@ const NAME: &str = "libnvidia-ml.so.1";
 
 /// Folders that it may be in, those of the node's driver before those of whatever image this runs in: gpu-operator's
 /// driver container, Google's driver installer, distributions. Below `/host` where the chart mounts them.
-const FOLDERS: [&str; 12] = [
+const FOLDERS: [&str; 16] = [
     "/host/run/nvidia/driver/usr/lib/x86_64-linux-gnu",
     "/host/run/nvidia/driver/usr/lib/aarch64-linux-gnu",
     "/host/run/nvidia/driver/usr/lib64",
     "/host/home/kubernetes/bin/nvidia/lib64",
-    "/host/driver/lib64",
+    "/host/usr/lib/x86_64-linux-gnu",
+    "/host/usr/lib/aarch64-linux-gnu",
+    "/host/usr/lib64",
     "/run/nvidia/driver/usr/lib/x86_64-linux-gnu",
     "/run/nvidia/driver/usr/lib/aarch64-linux-gnu",
     "/run/nvidia/driver/usr/lib64",
@@ -20,6 +22,8 @@ const FOLDERS: [&str; 12] = [
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/nvidia/lib64",
 ];
 
 /// The library that is configured, or else the first that is there.

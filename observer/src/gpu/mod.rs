@@ -61,9 +61,10 @@ pub fn run(vendor: &mut dyn Vendor, board: &Arc<Board>, owners: &Owners, stop: &
         }
         board.ended(&ended);
         if said.as_ref() != Some(&ended) {
-            match &ended {
-                Ended::Failed(why) => warn!(why, "GPUs cannot be read; tried again every {RETRY:?}"),
-                _ => info!("no library of a GPU's driver here; looked for every {RETRY:?}"),
+            if let Ended::Failed(why) = &ended {
+                warn!(why, "GPUs cannot be read; tried again every {RETRY:?}");
+            } else {
+                info!("no library of a GPU's driver here; looked for every {RETRY:?}");
             }
             said = Some(ended);
         }

@@ -73,7 +73,10 @@ mod message {
 
 /// What the kubelet says, as far as it says anything: read by scrapes.
 #[derive(Clone, Default)]
-pub struct AllocationsTold(Arc<Mutex<(Option<Vec<Allocation>>, u64, u64)>>);
+pub struct AllocationsTold(Arc<Mutex<Answers>>);
+
+/// The last answer; none since the kubelet does not answer. Then how often it did, and did not.
+type Answers = (Option<Vec<Allocation>>, u64, u64);
 
 impl AllocationsTold {
     /// The last answer; none since the kubelet does not answer. Then how often it did, and did not.
@@ -90,6 +93,7 @@ impl AllocationsTold {
 }
 
 /// Asks the kubelet at this socket over and over, as long as there is one. Never ends.
+#[expect(clippy::infinite_loop, reason = "it ends with the runtime that it is spawned in")]
 pub async fn watch_allocations(socket: PathBuf, told: AllocationsTold) {
     let mut said = None;
     let mut ticks = tokio::time::interval(INTERVAL);

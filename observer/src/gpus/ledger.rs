@@ -24,6 +24,9 @@ const OPEN: usize = 65_536;
 /// Models of containers that shares are summed for; what lies beyond is summed as the model `other`.
 const KEYS: usize = 1000;
 
+/// One that got nothing for this long makes room for another.
+const FORGOTTEN: u64 = 3_600_000_000_000;
+
 /// A GPU that ran kernels for less of a round than this is idle, for more than that busy.
 const IDLE: f64 = 0.05;
 const BUSY: f64 = 0.2;
@@ -44,6 +47,8 @@ pub struct Shares {
     pub output: u64,
     /// Requests.
     pub requests: u64,
+    /// When the last was added: monotonic nanoseconds.
+    pub added: u64,
 }
 
 /// Seconds of a device in which something is to be looked at.
@@ -343,10 +348,15 @@ impl Ledger {
     fn sum(&mut self, record: &RequestRecord, share: Share) {
         let model = record.model.clone().unwrap_or_default();
         let mut key = [record.namespace.clone(), record.pod.clone(), record.container.clone(), model];
-        if self.told.shares.len() >= KEYS && !self.told.shares.contains_key(&key) {
+        let (all, now) = (&mut self.told.shares, self.read);
+        if all.len() >= KEYS && !all.contains_key(&key) {
+            all.retain(|_, shares| now.saturating_sub(shares.added) < FORGOTTEN);
+        }
+        if all.len() >= KEYS && !all.contains_key(&key) {
             key = ["", "", "", "other"].map(str::to_owned);
         }
-        let shares = self.told.shares.entry(key).or_default();
+        let shares = all.entry(key).or_default();
+        shares.added = now;
         shares.joules += share.joules;
         shares.seconds += share.seconds;
         shares.input += record.tokens.input_total().unwrap_or(0);

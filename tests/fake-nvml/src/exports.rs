@@ -1,7 +1,6 @@
 //! The C interface: functions as `nvml.h` declares them, those that the observer calls.
 
 #![expect(unsafe_code, reason = "a C interface")]
-#![expect(clippy::missing_safety_doc, reason = "as NVML: pointers are to places for what is returned")]
 
 use std::{
     ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong},
@@ -325,14 +324,12 @@ fn processes(target: &Target, mps: bool) -> Vec<(Process, u32)> {
     let of = |list: &[Process], instance: u32| -> Vec<_> {
         list.iter().filter(|one| one.mps == mps).map(|one| (one.clone(), instance)).collect()
     };
-    match target.instance() {
-        Some(instance) => of(&instance.processes, instance.gpu_instance),
-        None => {
-            let device = target.device();
-            let split = device.mig.iter().flat_map(|one| of(&one.processes, one.gpu_instance));
-            of(&device.processes, NONE).into_iter().chain(split).collect()
-        }
+    if let Some(instance) = target.instance() {
+        return of(&instance.processes, instance.gpu_instance);
     }
+    let device = target.device();
+    let split = device.mig.iter().flat_map(|one| of(&one.processes, one.gpu_instance));
+    of(&device.processes, NONE).into_iter().chain(split).collect()
 }
 
 unsafe fn list(
@@ -498,7 +495,10 @@ unsafe extern "C" fn nvmlGpmMetricsGet(request: *mut nvmlGpmMetricsGet_t) -> nvm
 
 /// The number of the last set of events; which devices are registered with which, and until when their events were
 /// told.
-static EVENTS: Mutex<(usize, Vec<(usize, usize, f64)>)> = Mutex::new((0, Vec::new()));
+static EVENTS: Mutex<(usize, Vec<Registered>)> = Mutex::new((0, Vec::new()));
+
+/// Set, device, and until when it was told, seconds after the origin.
+type Registered = (usize, usize, f64);
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlEventSetCreate(into: *mut nvmlEventSet_t) -> nvmlReturn_t {

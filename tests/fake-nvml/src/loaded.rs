@@ -40,7 +40,7 @@ pub(crate) fn now() -> u64 {
 /// The library's path with this appended.
 fn beside(suffix: &str) -> Option<PathBuf> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-    let own = now as *const () as *const c_void;
+    let own = (now as *const ()).cast::<c_void>();
     // SAFETY: `info` is a place for what is returned.
     if unsafe { libc::dladdr(own, info.as_mut_ptr()) } == 0 {
         return None;

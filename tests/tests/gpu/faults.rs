@@ -187,7 +187,7 @@ fn without_any_one_function_what_it_tells_is_missing_and_nothing_else() {
             && metrics.0.contains("llm_gpu_process_utilization_ratio{")
     };
     let with_all = families(&reading.wait("everything", all));
-    println!("{:<46} {}", "function", "lost without it");
+    println!("{:<46} lost without it", "function");
     let mut tested = BTreeMap::new();
     // All at once: each is another library, another driver.
     let drivers: Vec<_> = FUNCTIONS

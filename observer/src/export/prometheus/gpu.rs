@@ -31,6 +31,10 @@ struct Metric(&'static str, &'static str, bool, &'static [&'static str]);
 
 const DEVICE: [&str; 4] = ["UUID", "gpu", "model_name", "node"];
 
+/// Where a value is.
+type Seconds = fn(&Diagnosis) -> f64;
+type Share = fn(&Instance) -> Option<f64>;
+
 /// Values of labels, and the value.
 type Row = (Vec<String>, f64);
 
@@ -201,7 +205,7 @@ fn health(all: &mut Families, told: &GpuTold) -> prometheus::Result<()> {
     all.of_devices(told, &failed, |r| truth(r.remap_failed))?;
     let replays = Metric("llm_gpu_pcie_replays_total", REPLAYS, true, &[]);
     all.of_devices(told, &replays, |r| one(r.pcie_replays.map(|count| count as f64)))?;
-    let diagnosis: [(_, _, fn(&Diagnosis) -> f64); 3] = [
+    let diagnosis: [(_, _, Seconds); 3] = [
         ("llm_gpu_throttled_while_serving_seconds_total", THROTTLED_SERVING, |d| d.throttled_while_serving),
         ("llm_gpu_idle_while_waiting_seconds_total", IDLE_WAITING, |d| d.idle_while_waiting),
         ("llm_gpu_busy_without_request_seconds_total", BUSY_ALONE, |d| d.busy_without_request),
@@ -242,7 +246,7 @@ fn instances(all: &mut Families, told: &GpuTold) -> prometheus::Result<()> {
             one.memory.as_ref().map(of).into_iter().flatten().collect()
         })
     })?;
-    let activities: [(_, _, fn(&Instance) -> Option<f64>); 3] = [
+    let activities: [(_, _, Share); 3] = [
         ("llm_gpu_mig_sm_active_ratio", MIG_SM, |one| one.activity.sm),
         ("llm_gpu_mig_tensor_active_ratio", MIG_TENSOR, |one| one.activity.tensor),
         ("llm_gpu_mig_dram_active_ratio", MIG_DRAM, |one| one.activity.dram),

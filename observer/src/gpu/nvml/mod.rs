@@ -198,7 +198,7 @@ impl<'nvml> Session<'nvml> {
             // What it said of errors counts; its last values would look like present ones.
             known.lost = true;
             let Reading { device, xids, .. } = reading;
-            return Some(Reading { device, xids, lost, ..Reading::default() });
+            return Some(Reading { device, lost, xids, ..Reading::default() });
         }
         Some(reading)
     }
