@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query as Pairs, RawQuery, State};
 use axum::http::{StatusCode, header};
@@ -12,6 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::access::Sight;
 use super::{AppState, Feed, HEARTBEAT, Lines, Question, STREAMS};
 use crate::recent::{Asked, Query};
 
@@ -20,7 +22,12 @@ type Parameters = Result<Pairs<Vec<(String, String)>>, axum::extract::rejection:
 
 /// Finished requests, one JSON record per line: those that a question is about and then a trailer, or those that end
 /// from now on. A follower that was too slow gets `{"lagged":N}` in place of the N records that it missed.
-pub(super) async fn requests(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+pub(super) async fn requests(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
     let question = match question(Asked::Requests, raw, pairs) {
         Ok(question) => question,
         Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
@@ -34,16 +41,21 @@ pub(super) async fn requests(State(state): State<AppState>, raw: RawQuery, pairs
         turn(&state.questions).await
     };
     let lines = state.sources.api.requests(question).await;
-    answer(&state, lines, permit)
+    answer(&state, sight.of(lines), permit)
 }
 
 /// Who is served how, one JSON row per line, and then a trailer.
-pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+pub(super) async fn top(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
     match question(Asked::Top, raw, pairs) {
         Ok(question) => {
             let permit = turn(&state.questions).await;
             let lines = state.sources.api.top(question).await;
-            answer(&state, lines, permit)
+            answer(&state, sight.of(lines), permit)
         }
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
     }
@@ -51,14 +63,14 @@ pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Par
 
 /// Streams what a feed tells, one JSON record per line, from now on. A follower that was too slow gets
 /// `{"lagged":N}` in place of the N records that it missed.
-pub(super) fn follow(state: &AppState, feed: &Feed) -> Response {
+pub(super) fn follow(state: &AppState, feed: &Feed, sight: Sight) -> Response {
     let Some(permit) = place(state) else { return full() };
     let lines = stream::unfold(feed.follow(), async |mut lines| match lines.recv().await {
         Ok(line) => Some((line, lines)),
         Err(RecvError::Lagged(missed)) => Some((Bytes::from(format!("{{\"lagged\":{missed}}}\n")), lines)),
         Err(RecvError::Closed) => None,
     });
-    answer(state, lines.boxed(), Some(permit))
+    answer(state, sight.of(lines.boxed()), Some(permit))
 }
 
 /// A place among the streams, if there is one.

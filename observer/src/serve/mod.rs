@@ -2,10 +2,12 @@
 //!
 //! In: a function that renders a scrape, a flag that says when the role is ready, what happens, as it happens
 //! ([`Feed`]), and whoever answers questions ([`Api`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and
-//! `/api/v1/…`, lines of JSON, for loopback peers and for those who present the token ([`TokenFile`]).
+//! `/api/v1/…`, lines of JSON, for loopback peers, for those who present the token ([`TokenFile`]),
+//! and, as far as they may, for those whom the API server knows ([`Reviewer`]).
 //!
 //! Bounded: connections, streams, questions, the backlog of each stream, and the time that a shutdown waits.
 
+mod access;
 mod api;
 mod feed;
 mod guard;
@@ -24,13 +26,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+pub use access::{REMEMBERED, Reviewer};
 pub use feed::Feed;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
@@ -129,6 +132,10 @@ pub struct Sources {
     pub api: Arc<dyn Api>,
     /// The token that others than loopback peers have to present.
     pub token: Arc<TokenFile>,
+    /// Who asks the API server about others that present a token; without it they are refused.
+    pub reviewer: Option<Arc<Reviewer>>,
+    /// Whether `/metrics` is for the same as `/api`, and not for everybody.
+    pub metrics_guarded: bool,
 }
 
 #[derive(Clone)]
@@ -213,12 +220,20 @@ impl Server {
 fn router(state: AppState) -> Router {
     let mut api = Router::new().route("/v1/requests", get(api::requests)).route("/v1/top", get(api::top));
     for (name, feed) in state.sources.feeds.clone() {
-        let follow = move |State(state): State<AppState>| std::future::ready(api::follow(&state, &feed));
+        let follow = move |State(state): State<AppState>, Extension(sight): Extension<access::Sight>| {
+            std::future::ready(api::follow(&state, &feed, sight))
+        };
         api = api.route(&format!("/v1/{name}"), get(follow));
     }
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
+    let scrape = get(metrics);
+    let scrape = if state.sources.metrics_guarded {
+        scrape.layer(middleware::from_fn_with_state(state.clone(), guard::guard_metrics))
+    } else {
+        scrape
+    };
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", scrape)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .nest("/api", api)

@@ -43,6 +43,8 @@ fn sources(feed: &RequestFeed) -> Sources {
         feeds: vec![("events", Feed::new(4))],
         api: Arc::new(api),
         token: Arc::default(),
+        reviewer: None,
+        metrics_guarded: false,
     }
 }
 

@@ -87,6 +87,8 @@ async fn a_real_endpoint_is_followed_live() {
         feeds: Vec::new(),
         api: std::sync::Arc::new(api),
         token: std::sync::Arc::default(),
+        reviewer: None,
+        metrics_guarded: false,
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = std::thread::spawn(move || {
