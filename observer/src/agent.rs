@@ -43,13 +43,13 @@ use crate::{
     gpu::{self, AllocationsTold, Board, Nvidia, watch_allocations},
     gpus::Round,
     kernel::{LoadError, Options, ProbeMode},
-    kube::{ConnectError, Connection, Health, watch_node},
+    kube::{ConnectError, Connection, Health, Reviews, watch_node},
     pipeline::{Limits, Pipeline},
     recording::{
         file::{Content, WriteError, Writer},
         mask::Masker,
     },
-    serve::{NodeApi, RequestFeed, ServeError, Server, Sources, TokenFile},
+    serve::{NodeApi, RequestFeed, Reviewer, ServeError, Server, Sources, TokenFile},
     slo::{self, Objective},
     telemetry::{AgentStats, Probe},
     timeline::Level,
@@ -359,6 +359,8 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         events: None,
         api: Arc::new(api),
         token: Arc::new(TokenFile::at(config.api.token_file.clone())),
+        reviewer: reviewer(config, kubernetes.as_ref())?,
+        metrics_guarded: config.metrics.guarded,
     };
     let served = server
         .run(sources, async move {
@@ -389,6 +391,15 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         telling.end().await;
     }
     Ok(served?)
+}
+
+/// Who asks the API server about those who ask, if it is to be asked.
+pub(crate) fn reviewer(
+    config: &Config,
+    connection: Option<&Connection>,
+) -> Result<Option<Arc<Reviewer>>, ConnectError> {
+    let Some(connection) = connection.filter(|_| config.api.kubernetes) else { return Ok(None) };
+    Ok(Some(Arc::new(Reviewer::new(Reviews::over(connection)?, monotonic))))
 }
 
 /// Watches the pods of this node in the background; nobody waits for it. How far it can be trusted.

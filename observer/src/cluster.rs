@@ -21,7 +21,10 @@ use tracing::{info, warn};
 use crate::{
     capture::{monotonic, wall},
     config::Config,
-    export::prometheus::ClusterScrape,
+    export::{
+        otlp::{Otlp, OtlpError, Row},
+        prometheus::ClusterScrape,
+    },
     fleet::{Directory, Fleet},
     kube::{Agents, Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
     serve::{Feed, ServeError, Server, Sources, TokenFile},
@@ -32,6 +35,9 @@ const FEED: usize = 4096;
 
 /// Before it is tried again to watch, where no client could be made.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long the end waits for a receiver to take the last events.
+const LAST: Duration = Duration::from_millis(300);
 
 const CLOCKS: Clocks = Clocks { monotonic, wall };
 
@@ -50,6 +56,9 @@ pub enum ClusterError {
          `kubernetes.kubeconfig`"
     )]
     Nowhere,
+    /// Log records are to be sent and cannot be.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The runtime or a signal handler could not be had.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
@@ -69,10 +78,11 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let connection = Connection::find(&config.kubernetes).await?.ok_or(ClusterError::Nowhere)?;
     let feed = Feed::new(FEED);
+    let otlp = Otlp::new(&config.otlp, || wall().cast_signed())?;
     let cluster = Arc::new(Cluster::new(
         config.kubernetes.scope.clone(),
         config.metrics.max_series,
-        tell(feed.clone()),
+        tell(feed.clone(), otlp.clone()),
         CLOCKS,
     ));
     let health = Health::of("leases", monotonic);
@@ -88,13 +98,16 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let token = Arc::new(TokenFile::at(config.api.token_file.clone()));
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
     let sources = Sources {
-        metrics: scrape(config, &cluster, &leadership, health),
+        metrics: scrape(config, &cluster, &leadership, health, otlp.clone()),
         ready: Arc::clone(&ready),
         not_ready: "the lease was not read yet",
         events: Some(feed),
         api: Arc::new(fleet(config, &connection, namespace, Arc::clone(&token))?),
         token,
+        reviewer: crate::agent::reviewer(config, Some(&connection))?,
+        metrics_guarded: config.metrics.guarded,
     };
+    let sending = otlp.clone().map(|otlp| tokio::spawn(async move { otlp.run().await }));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = server.run(sources, async {
         let _dropped_or_sent = stopped.await;
@@ -109,6 +122,11 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         ready.store(false, Ordering::Release);
         // What was watched is not any more, so whoever takes the lease goes on from here.
         candidate.release().await;
+        if let Some((otlp, sending)) = otlp.zip(sending) {
+            otlp.close();
+            // What is left then is lost with the process.
+            let _late = tokio::time::timeout(LAST, sending).await;
+        }
         let _dropped_or_sent = stop.send(());
     };
     tokio::pin!(serving);
@@ -160,6 +178,7 @@ fn scrape(
     cluster: &Arc<Cluster>,
     leadership: &Leadership,
     lease: Arc<Health>,
+    otlp: Option<Otlp>,
 ) -> crate::serve::RenderMetrics {
     let (scrape, cluster, leadership) =
         (ClusterScrape::new(&config.metrics), Arc::clone(cluster), leadership.clone());
@@ -171,12 +190,16 @@ fn scrape(
         }
         // It may have been long to gather.
         let told = told.filter(|_| leadership.leads());
-        scrape.gather(told.as_ref(), &watches).map_err(|error| error.to_string())
+        let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
+        scrape.gather(told.as_ref(), &watches, &otlp).map_err(|error| error.to_string())
     })
 }
 
-fn tell(feed: Feed) -> crate::kube::cluster::events::Tell {
+fn tell(feed: Feed, otlp: Option<Otlp>) -> crate::kube::cluster::events::Tell {
     Box::new(move |occurrence| {
+        if let Some(otlp) = &otlp {
+            otlp.row(Row::of_kubernetes(occurrence, wall()));
+        }
         if let Err(error) = feed.publish(occurrence) {
             warn!(%error, "an event cannot be written as JSON");
         }

@@ -23,6 +23,7 @@ vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.5
 #[derive(Default)]
 struct State {
     metrics: Option<String>,
+    answer: Option<(&'static str, &'static str, String)>,
     reads: usize,
 }
 
@@ -56,6 +57,11 @@ impl FakeEngine {
     /// Sets what `/metrics` answers; nothing: 500.
     pub fn tell(&self, metrics: Option<&str>) {
         self.state.lock().expect("state").metrics = metrics.map(str::to_owned);
+    }
+
+    /// Sets what everything else answers from now on: a status, a type and a body.
+    pub fn answer(&self, status: &'static str, kind: &'static str, body: &str) {
+        self.state.lock().expect("state").answer = Some((status, kind, body.to_owned()));
     }
 
     /// How often `/metrics` was asked for.
@@ -93,18 +99,23 @@ fn serve(stream: TcpStream, fields: &str, fingerprint: &str, state: &Mutex<State
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).expect("the body");
-    let (status, content) = if path == "/metrics" {
+    let ordered = state.lock().expect("state").answer.clone();
+    let (status, kind, content) = if path == "/metrics" {
         let mut state = state.lock().expect("state");
         state.reads += 1;
-        state.metrics.clone().map_or(("500 Internal Server Error", String::new()), |text| ("200 OK", text))
+        state.metrics.clone().map_or(("500 Internal Server Error", "text/plain", String::new()), |text| {
+            ("200 OK", "text/plain", text)
+        })
+    } else if let Some(ordered) = ordered {
+        ordered
     } else {
         let answer = format!(
             r#"{{"id":"chatcmpl-1","object":"chat.completion","model":"m","system_fingerprint":"{fingerprint}","choices":[{{"index":0,"message":{{"role":"assistant","content":"word"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#
         );
-        ("200 OK", answer)
+        ("200 OK", "application/json", answer)
     };
     let answer = format!(
-        "HTTP/1.1 {status}\r\n{fields}Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
+        "HTTP/1.1 {status}\r\n{fields}Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
         content.len()
     );
     // The client may be gone; the next one finds out for itself.

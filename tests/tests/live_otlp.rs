@@ -1,13 +1,17 @@
 //! Requests that the agent sees, as spans and log records at a receiver.
 
 use observer_tests::{
-    agent::{Agent, wait_for},
+    agent::{Agent, Running, assert_without, wait_for},
+    engine::{Engine, MODEL, free_port},
     fake_engine::FakeEngine,
     live::privileged,
     receiver::{Item, Receiver},
+    workload::environment,
 };
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 use rustix::process::Signal;
+use serde_json::Value;
+use std::{fs, process::Command};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -108,4 +112,194 @@ fn the_end_of_the_agent_loses_no_span() {
     let ended = agent.running.end(Signal::TERM);
     ended.assert_prompt("SIGTERM with something to send");
     span_of(&receiver, "last");
+}
+
+/// What the API of Phoenix shows of a request.
+fn shown_by_phoenix(url: &str, id: &str) -> Option<Value> {
+    let mut answer = ureq::get(format!("{url}/v1/projects/default/spans?limit=100")).call().ok()?;
+    let spans: Value = serde_json::from_str(&answer.body_mut().read_to_string().ok()?).ok()?;
+    let spans = spans["data"].as_array()?;
+    spans.iter().find(|span| span["attributes"]["llm.request.id"] == id).cloned()
+}
+
+#[test]
+fn phoenix_shows_requests_to_a_real_engine() {
+    let Some(receivers) = environment("otlp").filter(|_| privileged()) else { return };
+    let (port, grpc) = (free_port(), free_port());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(receivers.join("bin/phoenix"));
+    command.arg("serve").env("PHOENIX_WORKING_DIR", folder.path()).env("PHOENIX_HOST", "127.0.0.1");
+    command.env("PHOENIX_PORT", port.to_string()).env("PHOENIX_GRPC_PORT", grpc.to_string());
+    command.env("PHOENIX_TELEMETRY_ENABLED", "false");
+    let mut phoenix = Running::start(command);
+    let engine = Engine::start("llama.cpp");
+    let url = format!("http://127.0.0.1:{port}");
+    wait_for("Phoenix", || {
+        phoenix.assert_alive();
+        ureq::get(format!("{url}/healthz")).call().ok()
+    });
+    for (protocol, endpoint) in [("http/protobuf", url.clone()), ("grpc", format!("http://127.0.0.1:{grpc}"))]
+    {
+        let agent = Agent::start(&[
+            "--set",
+            &format!("otlp.endpoint={endpoint}"),
+            "--set",
+            &format!("otlp.protocol={protocol}"),
+        ]);
+        let body = format!(
+            r#"{{"model":"{MODEL}","stream":true,"max_tokens":8,"stream_options":{{"include_usage":true}},"messages":[{{"role":"user","content":"Count."}}]}}"#
+        );
+        let mut answer = ureq::post(format!("{}/v1/chat/completions", engine.url))
+            .header("Content-Type", "application/json")
+            .header("X-Request-Id", protocol)
+            .send(body)
+            .expect("it answers");
+        answer.body_mut().read_to_string().expect("the stream");
+        let span = wait_for("the span in Phoenix", || shown_by_phoenix(&url, protocol));
+        println!("{protocol}: {span}");
+        let (_, recent) = agent.get("/api/v1/requests?since=1h");
+        let mut lines = recent.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let record = lines.find(|record| record["request_id"] == protocol).expect("the record");
+        let attributes = &span["attributes"];
+        assert_eq!(span["name"], format!("chat {MODEL}"));
+        assert_eq!(attributes["gen_ai.request.model"], MODEL);
+        assert_eq!(attributes["gen_ai.usage.output_tokens"], record["tokens"]["output"]);
+        assert_eq!(attributes["llm.token_count.completion"], record["tokens"]["output"], "as Phoenix counts");
+        let time =
+            |value: &Value| value.as_str().expect("a time").parse::<jiff::Timestamp>().expect("a time");
+        let nanos = |at: &Value| time(at).as_nanosecond() as f64;
+        // Phoenix keeps microseconds.
+        assert!((nanos(&span["start_time"]) - nanos(&record["started_at"])).abs() < 1e3);
+        let took = (nanos(&span["end_time"]) - nanos(&span["start_time"])) / 1e9;
+        assert!((took - record["duration"].as_f64().expect("a duration")).abs() < 3e-6, "{took}");
+        assert!(
+            span["events"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one["name"] == "llm.first_token"))
+        );
+    }
+}
+
+#[test]
+fn a_collector_shows_the_events() {
+    let Some(receivers) = environment("otlp").filter(|_| privileged()) else { return };
+    let (http, grpc) = (free_port(), free_port());
+    let folder = tempfile::tempdir().expect("a folder");
+    let shown = folder.path().join("shown");
+    // The program comes in the package of a Python, whose library it needs.
+    let find = "import glob, sys, sysconfig; print(sysconfig.get_config_var('LIBDIR')); \
+                print(glob.glob(sys.prefix + '/lib/*/site-packages/rotel/rotel-agent')[0])";
+    let found = Command::new(receivers.join("bin/python")).args(["-c", find]).output().expect("Python");
+    let found = String::from_utf8(found.stdout).expect("UTF-8");
+    let (library, program) = found.trim().split_once('\n').expect("two lines");
+    let mut command = Command::new("sh");
+    command.env("LD_LIBRARY_PATH", library).args(["-c", "exec \"$@\" >\"$0\""]).arg(&shown).arg(program);
+    command.args([
+        "start",
+        "--exporter",
+        "blackhole",
+        "--debug-log",
+        "logs",
+        "--debug-log-verbosity",
+        "detailed",
+    ]);
+    command.args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]);
+    command.args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")]);
+    let mut collector = Running::start(command);
+    let engine = FakeEngine::start("Server: uvicorn\r\n", "vllm-0.33.0-tp1-fake");
+    for (protocol, port) in [("http/protobuf", http), ("grpc", grpc)] {
+        let agent = Agent::start(&[
+            "--set",
+            &format!("otlp.endpoint=http://127.0.0.1:{port}"),
+            "--set",
+            &format!("otlp.protocol={protocol}"),
+            "--set",
+            "otlp.logs=true",
+            "--set",
+            "otlp.traces=false",
+        ]);
+        ask(&engine, protocol, None);
+        wait_for("the event, shown", || {
+            collector.assert_alive();
+            let text = fs::read_to_string(&shown).ok()?;
+            let (_, record) = text.split_once(&format!("llm.request.id: Str({protocol})"))?;
+            (!record.is_empty() && text.contains("/v1/chat/completions 200 ok")).then_some(())
+        });
+        assert_eq!(agent.metrics().sum("observer_otlp_sent_total", &[("signal", "logs")]), Some(1));
+    }
+}
+
+#[test]
+fn no_text_of_prompts_or_answers_is_in_any_output() {
+    if !privileged() {
+        return;
+    }
+    const PROMPT: &str = "zanzibar-prompt-secret";
+    const ANSWER: &str = "quixotic-answer-secret";
+    let (receiver, engine) =
+        (Receiver::start(), FakeEngine::start("Server: uvicorn\r\n", "vllm-0.33.0-tp1-fake"));
+    let endpoint = format!("otlp.endpoint={}", receiver.url());
+    let agent = Agent::start(&[
+        "--log",
+        "trace",
+        "--set",
+        &endpoint,
+        "--set",
+        "otlp.logs=true",
+        "--set",
+        "otlp.gzip=false",
+    ]);
+    let plain = format!(
+        r#"{{"id":"1","model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{ANSWER}","tool_calls":[{{"function":{{"name":"f","arguments":"{ANSWER}"}}}}]}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":1,"completion_tokens":1}}}}"#
+    );
+    let stream = format!(
+        "data: {{\"id\":\"1\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{ANSWER}\"}}}}]}}\n\ndata: [DONE]\n\n"
+    );
+    let cases = [
+        ("200 OK", "application/json", plain.clone()),
+        ("200 OK", "text/event-stream", stream),
+        (
+            "200 OK",
+            "text/event-stream",
+            format!("data: {{\"error\":{{\"message\":\"{ANSWER} {PROMPT}\",\"type\":\"bad\"}}}}\n\n"),
+        ),
+        (
+            "400 Bad Request",
+            "application/json",
+            format!(
+                r#"{{"error":{{"message":"cannot take {PROMPT}: {ANSWER}","type":"invalid","code":400}}}}"#
+            ),
+        ),
+        ("500 Internal Server Error", "text/plain", format!("Traceback: {PROMPT} {ANSWER}")),
+        ("200 OK", "application/json", format!("{{\"choices\":[{{\"message\":{{\"content\":\"{ANSWER}")),
+    ];
+    for (at, (status, kind, body)) in cases.iter().enumerate() {
+        engine.answer(status, kind, body);
+        let id = format!("case-{at}");
+        // An answer with an error is an answer, too.
+        let _status = ureq::post(format!("{}/v1/chat/completions?q={PROMPT}", engine.url()))
+            .header("Content-Type", "application/json")
+            .header("X-Request-Id", &id)
+            .header("Authorization", format!("Bearer {PROMPT}"))
+            .send(format!(
+                r#"{{"model":"m","stream":{},"messages":[{{"role":"system","content":"{PROMPT}"}},{{"role":"user","content":[{{"type":"text","text":"{PROMPT}"}}]}}],"tools":[{{"function":{{"description":"{PROMPT}"}}}}],"stop":["{PROMPT}"]}}"#,
+                kind.contains("stream")
+            ));
+        span_of(&receiver, &id);
+    }
+    wait_for("the events", || (receiver.logs().len() >= cases.len()).then_some(()));
+    let metrics = agent.metrics().0;
+    let (_, recent) = agent.get("/api/v1/requests?since=1h");
+    let (_, top) = agent.get("/api/v1/top");
+    assert!(recent.contains("case-0") && recent.contains("case-5"));
+    let log = agent.running.log();
+    let mut texts = vec![
+        ("metrics", metrics.as_bytes()),
+        ("requests", recent.as_bytes()),
+        ("top", top.as_bytes()),
+        ("the observer's log", log.as_bytes()),
+    ];
+    let came = receiver.came();
+    texts.extend(came.iter().map(|came| (came.path.as_str(), came.message.as_ref())));
+    assert_without(&[PROMPT, ANSWER], &texts);
 }

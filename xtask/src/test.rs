@@ -103,6 +103,7 @@ pub(crate) fn environments(live: bool) -> Result<PathBuf> {
         others.extend([
             ("AIPerf", ready(Environment::AIPERF)),
             ("LiteLLM", ready(Environment::LITELLM)),
+            ("OTLP receivers", ready(Environment::OTLP)),
             ("fastllm", engine::requantized().map(drop)),
         ]);
     }

@@ -89,11 +89,13 @@ pub struct ApiConfig {
     pub recent: usize,
     /// File with the token by which `/api` answers to others than loopback peers; without one it does not.
     pub token_file: Option<PathBuf>,
+    /// Whether `/api` answers to those whom the API server knows, about what they may see.
+    pub kubernetes: bool,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { recent: 32 << 20, token_file: None }
+        Self { recent: 32 << 20, token_file: None, kubernetes: false }
     }
 }
 
@@ -110,6 +112,8 @@ pub struct MetricsConfig {
     pub labels: LabelStyle,
     /// Which metrics are exported.
     pub profile: MetricsProfile,
+    /// Whether they are for the same as `/api`, and not for everybody.
+    pub guarded: bool,
 }
 
 impl Default for MetricsConfig {
@@ -120,6 +124,7 @@ impl Default for MetricsConfig {
             max_series: 20_000,
             labels: LabelStyle::default(),
             profile: MetricsProfile::default(),
+            guarded: false,
         }
     }
 }

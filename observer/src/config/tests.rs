@@ -64,6 +64,7 @@ fn every_field_can_be_set_from_the_file() {
         max_series = 5000
         labels = "otel"
         profile = "full"
+        guarded = true
         [metrics.buckets]
         duration = [1, 2.5]
         ttft = [0.5]
@@ -79,6 +80,7 @@ fn every_field_can_be_set_from_the_file() {
         [api]
         recent = "64MiB"
         token_file = "/var/run/secrets/observer/token"
+        kubernetes = true
         [limits]
         connections = 64
         bytes = 1048576
@@ -131,6 +133,7 @@ fn every_field_can_be_set_from_the_file() {
             max_series: 5000,
             labels: LabelStyle::Otel,
             profile: MetricsProfile::Full,
+            guarded: true,
         },
         capture: CaptureConfig {
             ring_bytes: 1 << 20,
@@ -138,7 +141,11 @@ fn every_field_can_be_set_from_the_file() {
             processes: ProcessScope { allow: vec!["vllm".to_owned()], deny: vec!["nginx".to_owned()] },
         },
         content: ContentConfig { allow_recording: true },
-        api: ApiConfig { recent: 64 << 20, token_file: Some("/var/run/secrets/observer/token".into()) },
+        api: ApiConfig {
+            recent: 64 << 20,
+            token_file: Some("/var/run/secrets/observer/token".into()),
+            kubernetes: true,
+        },
         limits: LimitsConfig { connections: 64, bytes: 1 << 20 },
         stall: StallConfig { minimum: Duration::from_millis(500) },
         engines: EnginesConfig { metrics: true, interval: Duration::from_secs(30) },

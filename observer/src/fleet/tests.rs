@@ -52,6 +52,8 @@ async fn node(name: &str, ended: &[i64]) -> Node {
         events: None,
         api: Arc::new(api),
         token: Arc::default(),
+        reviewer: None,
+        metrics_guarded: false,
     };
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = server.address();

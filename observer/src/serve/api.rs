@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query as Pairs, RawQuery, State};
 use axum::http::{StatusCode, header};
@@ -12,6 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::access::Sight;
 use super::{AppState, Feed, HEARTBEAT, Lines, Question, STREAMS};
 use crate::recent::{Asked, Query};
 
@@ -20,38 +22,40 @@ type Parameters = Result<Pairs<Vec<(String, String)>>, axum::extract::rejection:
 
 /// Finished requests, one JSON record per line: those that a question is about and then a trailer, or those that end
 /// from now on. A follower that was too slow gets `{"lagged":N}` in place of the N records that it missed.
-pub(super) async fn requests(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
-    let question = match question(Asked::Requests, raw, pairs) {
-        Ok(question) => question,
-        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
-    };
-    let permit = if question.query.follow {
-        match place(&state) {
-            None => return full(),
-            permit => permit,
-        }
-    } else {
-        turn(&state.questions).await
-    };
-    let lines = state.sources.api.requests(question).await;
-    answer(&state, lines, permit)
+pub(super) async fn requests(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
+    rows(Asked::Requests, state, sight, raw, pairs).await
 }
 
 /// Lines of logs.
-pub(super) async fn logs(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
-    rows(Asked::Logs, state, raw, pairs).await
+pub(super) async fn logs(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
+    rows(Asked::Logs, state, sight, raw, pairs).await
 }
 
 /// Events, and what is asked for beside them.
-pub(super) async fn events(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+pub(super) async fn events(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
     let is_bare = raw.0.as_deref().unwrap_or_default().is_empty();
     match state.sources.events.clone().filter(|_| is_bare) {
-        Some(feed) => follow(&state, &feed),
-        None => rows(Asked::Events, state, raw, pairs).await,
+        Some(feed) => follow(&state, &feed, sight),
+        None => rows(Asked::Events, state, sight, raw, pairs).await,
     }
 }
 
-async fn rows(asked: Asked, state: AppState, raw: RawQuery, pairs: Parameters) -> Response {
+async fn rows(asked: Asked, state: AppState, sight: Sight, raw: RawQuery, pairs: Parameters) -> Response {
     let question = match question(asked, raw, pairs) {
         Ok(question) => question,
         Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
@@ -64,17 +68,26 @@ async fn rows(asked: Asked, state: AppState, raw: RawQuery, pairs: Parameters) -
     } else {
         turn(&state.questions).await
     };
-    let lines = state.sources.api.rows(asked, question).await;
-    answer(&state, lines, permit)
+    let lines = if asked == Asked::Requests {
+        state.sources.api.requests(question).await
+    } else {
+        state.sources.api.rows(asked, question).await
+    };
+    answer(&state, sight.of(lines), permit)
 }
 
 /// Who is served how, one JSON row per line, and then a trailer.
-pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Parameters) -> Response {
+pub(super) async fn top(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
     match question(Asked::Top, raw, pairs) {
         Ok(question) => {
             let permit = turn(&state.questions).await;
             let lines = state.sources.api.top(question).await;
-            answer(&state, lines, permit)
+            answer(&state, sight.of(lines), permit)
         }
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
     }
@@ -82,14 +95,14 @@ pub(super) async fn top(State(state): State<AppState>, raw: RawQuery, pairs: Par
 
 /// Streams what a feed tells, one JSON record per line, from now on. A follower that was too slow gets
 /// `{"lagged":N}` in place of the N records that it missed.
-pub(super) fn follow(state: &AppState, feed: &Feed) -> Response {
+pub(super) fn follow(state: &AppState, feed: &Feed, sight: Sight) -> Response {
     let Some(permit) = place(state) else { return full() };
     let lines = stream::unfold(feed.follow(), async |mut lines| match lines.recv().await {
         Ok(line) => Some((line, lines)),
         Err(RecvError::Lagged(missed)) => Some((Bytes::from(format!("{{\"lagged\":{missed}}}\n")), lines)),
         Err(RecvError::Closed) => None,
     });
-    answer(state, lines.boxed(), Some(permit))
+    answer(state, sight.of(lines.boxed()), Some(permit))
 }
 
 /// A place among the streams, if there is one.

@@ -1,6 +1,7 @@
 //! Who may ask `/api`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -8,24 +9,81 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::AppState;
+use super::access::{self, Admission, Reviewer, Sight};
 use super::listener::Peer;
 use super::token::TokenFile;
 
-/// Lets loopback peers through, and others that present the token.
+/// Lets loopback peers through, others that present the token, and others whom the API server knows; those see what
+/// they may.
 pub(super) async fn guard(
+    State(state): State<AppState>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let sight = match refusal(peer, request.headers(), &state.sources.token) {
+        None => Sight::All,
+        Some(refused) => match presented(&state, request.headers()) {
+            None => return refuse(refused),
+            Some((reviewer, token)) => match admission(access::admit(&reviewer, &token).await, refused) {
+                Ok(sight) => sight,
+                Err(refused) => return refuse(refused),
+            },
+        },
+    };
+    request.extensions_mut().insert(sight);
+    next.run(request).await
+}
+
+/// Lets through to metrics whom [`guard`] lets through to everything, and whoever may read `/metrics` of the cluster.
+pub(super) async fn guard_metrics(
     State(state): State<AppState>,
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    match refusal(peer, request.headers(), &state.sources.token) {
-        None => next.run(request).await,
-        Some((StatusCode::UNAUTHORIZED, why)) => {
-            let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
-            (StatusCode::UNAUTHORIZED, challenge, why).into_response()
+    if let Some(refused) = refusal(peer, request.headers(), &state.sources.token) {
+        let Some((reviewer, token)) = presented(&state, request.headers()) else { return refuse(refused) };
+        if let Err(refused) = admission(access::admit_to_metrics(&reviewer, &token).await, refused) {
+            return refuse(refused);
         }
-        Some(refused) => refused.into_response(),
     }
+    next.run(request).await
+}
+
+/// A token that the API server may know, where it is asked.
+fn presented(state: &AppState, headers: &HeaderMap) -> Option<(Arc<Reviewer>, String)> {
+    let reviewer = state.sources.reviewer.clone()?;
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty()).then(|| (reviewer, token.to_owned()))
+}
+
+fn admission(
+    admitted: Result<Admission, String>,
+    refused: (StatusCode, String),
+) -> Result<Sight, (StatusCode, String)> {
+    match admitted {
+        Ok(Admission::As(sight)) => Ok(sight),
+        Ok(Admission::Nobody) => Err(refused),
+        Ok(Admission::Forbidden) => Err((
+            StatusCode::FORBIDDEN,
+            "the owner of this token may not get /metrics: grant it\n".to_owned(),
+        )),
+        Err(why) => {
+            tracing::warn!(why, "the API server does not tell whose a token is");
+            let why = "the API server does not tell whose this token is: try again\n".to_owned();
+            Err((StatusCode::SERVICE_UNAVAILABLE, why))
+        }
+    }
+}
+
+fn refuse((status, why): (StatusCode, String)) -> Response {
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
+        return (status, challenge, why).into_response();
+    }
+    (status, why).into_response()
 }
 
 /// Why a request to `/api` is refused, if it is.

@@ -2,10 +2,12 @@
 //!
 //! In: a function that renders a scrape, a flag that says when the role is ready, what happens, as it happens
 //! ([`Feed`]), and whoever answers questions ([`Api`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and
-//! `/api/v1/…`, lines of JSON, for loopback peers and for those who present the token ([`TokenFile`]).
+//! `/api/v1/…`, lines of JSON, for loopback peers, for those who present the token ([`TokenFile`]),
+//! and, as far as they may, for those whom the API server knows ([`Reviewer`]).
 //!
 //! Bounded: connections, streams, questions, the backlog of each stream, and the time that a shutdown waits.
 
+mod access;
 mod api;
 mod feed;
 mod guard;
@@ -25,13 +27,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+pub use access::{REMEMBERED, Reviewer};
 pub use feed::Feed;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
@@ -133,6 +136,10 @@ pub struct Sources {
     pub api: Arc<dyn Api>,
     /// The token that others than loopback peers have to present.
     pub token: Arc<TokenFile>,
+    /// Who asks the API server about others that present a token; without it they are refused.
+    pub reviewer: Option<Arc<Reviewer>>,
+    /// Whether `/metrics` is for the same as `/api`, and not for everybody.
+    pub metrics_guarded: bool,
 }
 
 #[derive(Clone)]
@@ -221,8 +228,14 @@ fn router(state: AppState) -> Router {
         .route("/v1/logs", get(api::logs))
         .route("/v1/events", get(api::events));
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
+    let scrape = get(metrics);
+    let scrape = if state.sources.metrics_guarded {
+        scrape.layer(middleware::from_fn_with_state(state.clone(), guard::guard_metrics))
+    } else {
+        scrape
+    };
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", scrape)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .nest("/api", api)

@@ -46,6 +46,8 @@ fn sources(feed: &RequestFeed) -> Sources {
         events: Some(Feed::new(4)),
         api: Arc::new(api),
         token: Arc::default(),
+        reviewer: None,
+        metrics_guarded: false,
     }
 }
 

@@ -8,6 +8,7 @@ use observer_tests::{
         ApiServer,
         objects::{Event, Pod, ago, micro_ago},
     },
+    receiver::Receiver,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -70,6 +71,33 @@ fn every_matter_has_its_category() {
         wait_for_value(&replica, "llm_events_total", &labels, 2.0);
     }
     replica.metrics().assert_lint();
+}
+
+#[test]
+fn they_are_sent_as_log_records() {
+    let (world, receiver) = (World::start(), Receiver::start());
+    let endpoint = format!("otlp.endpoint={}", receiver.url());
+    let replica = world.replica(&[&endpoint, "otlp.logs=true", "otlp.traces=false"]);
+    wait_for("the list of events", || (world.api.watches("events") > 0).then_some(()));
+    put(
+        &world.api,
+        Event::new(("Pod", "ml", "llama-0"), "BackOff", "Back-off restarting failed container server")
+            .warning()
+            .count(3, &ago(NOW)),
+    );
+    let log = wait_for("the log record", || {
+        receiver.logs().into_iter().find(|log| log.attributes["k8s.event.reason"] == "BackOff")
+    });
+    assert_eq!(log.resource["k8s.namespace.name"], "ml");
+    assert_eq!(log.resource["k8s.pod.name"], "llama-0");
+    assert_eq!((log.item.event_name.as_str(), log.item.severity_text.as_str()), ("k8s.event", "Warning"));
+    assert_eq!(
+        (log.attributes["k8s.event.count"].as_str(), log.attributes["llm.event.category"].as_str()),
+        ("3", "restart")
+    );
+    assert!(log.item.time_unix_nano > 0 && log.item.observed_time_unix_nano >= log.item.time_unix_nano);
+    replica.metrics().assert_lint();
+    wait_for_value(&replica, "observer_otlp_sent_total", &[("signal", "logs")], receiver.logs().len() as f64);
 }
 
 #[test]

@@ -57,6 +57,9 @@ impl Environment {
         ],
     };
 
+    /// Receivers of OTLP: Phoenix, which keeps and shows traces, and Rotel, a collector, which shows logs.
+    pub(crate) const OTLP: Self = Self { name: "otlp", minor: 11, sets: &[whole("tests/python/otlp.txt")] };
+
     /// What renders and validates `deploy/`.
     pub(crate) const DEPLOY: Self =
         Self { name: "deploy", minor: 11, sets: &[whole("tests/python/deploy.txt")] };

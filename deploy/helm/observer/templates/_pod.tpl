@@ -26,6 +26,10 @@ imagePullSecrets:
 - name: OBSERVER_API_TOKEN_FILE
   value: /var/run/secrets/observer/token
 {{- end }}
+{{- if .Values.api.kubernetes }}
+- name: OBSERVER_API_KUBERNETES
+  value: "true"
+{{- end }}
 {{- end -}}
 
 {{- define "observer.serving" -}}

@@ -90,6 +90,8 @@ async fn a_real_endpoint_is_followed_live() {
         events: None,
         api: std::sync::Arc::new(api),
         token: std::sync::Arc::default(),
+        reviewer: None,
+        metrics_guarded: false,
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = std::thread::spawn(move || {
