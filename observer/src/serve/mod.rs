@@ -11,6 +11,7 @@ mod feed;
 mod guard;
 mod listener;
 mod node;
+mod past;
 mod requests;
 mod rows;
 mod token;
@@ -35,7 +36,7 @@ use tokio::sync::{Semaphore, watch};
 pub use feed::Feed;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
-pub use rows::RowFeed;
+pub use rows::{LogFiles, RowFeed};
 pub use token::{Token, TokenFile};
 
 use crate::recent::{Asked, Query};
