@@ -335,6 +335,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         rows: keeping.rows.clone(),
         store: keeping.store.clone(),
         stores_logs: keeping.stores_logs,
+        files: keeping.files.clone(),
     };
     let sources = Sources {
         metrics: Arc::new(move || {

@@ -17,8 +17,8 @@ use super::now;
 use crate::{
     config::{Config, LogStore},
     lines::Origin,
-    logs::{Counts, Places, Tail, Wanted},
-    serve::RowFeed,
+    logs::{Counts, Places, Source, Tail, Wanted},
+    serve::{LogFiles, RowFeed},
     store::{Bounds, Store, StoreError},
     timeline::{Kind, Level, Row},
 };
@@ -39,6 +39,7 @@ pub(super) struct Keeping {
     pub(super) rows: RowFeed,
     pub(super) store: Option<Store>,
     pub(super) stores_logs: bool,
+    pub(super) files: LogFiles,
     pub(super) wanted: SharedWanted,
     pub(super) read: Arc<Mutex<Counts>>,
     told: Arc<AtomicU64>,
@@ -67,12 +68,15 @@ pub(super) fn start(
     in_kubernetes: bool,
     stop: &Arc<AtomicBool>,
 ) -> io::Result<(Keeping, Threads)> {
+    let wanted = SharedWanted::default();
+    let files = LogFiles { sources: sources(config, &wanted), redacts: config.logs.redact, wall: now };
     let mut keeping = Keeping {
         node: config.node.clone(),
         rows: RowFeed::new(FEED),
         store: None,
         stores_logs: false,
-        wanted: SharedWanted::default(),
+        wanted,
+        files,
         read: Arc::default(),
         told: Arc::default(),
     };
@@ -106,28 +110,18 @@ pub(super) fn start(
 
 /// Follows logs. At worst it waits for the store while the process ends: what it read is read again then.
 fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<AtomicBool>) -> io::Result<()> {
-    let (store, rows, shared, counts) =
-        (store.clone(), keeping.rows.clone(), Arc::clone(&keeping.wanted), Arc::clone(&keeping.read));
-    let (node, pod_logs, redacts) =
-        (config.node.clone(), config.kubernetes.pod_logs.clone(), config.logs.redact);
-    let all = config.logs.all;
-    let files: Vec<(PathBuf, Origin)> =
-        config.logs.files.iter().map(|path| (path.clone(), origin_of(path, &node))).collect();
+    let (store, rows, counts) = (store.clone(), keeping.rows.clone(), Arc::clone(&keeping.read));
+    let (redacts, sources) = (config.logs.redact, sources(config, &keeping.wanted));
     thread::Builder::new().name("logs".into()).spawn(move || {
         let places = || store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
         let (mut generation, mut tail) = (store.generation(), Tail::new(places(), redacts));
-        let mut last = tail.places();
         while !stop.load(Ordering::Relaxed) {
-            let mut wanted = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            wanted.all |= all;
-            wanted.files.extend(files.iter().cloned());
             let mut told = Vec::new();
-            let is_more = tail.turn(&wanted.sources(&pod_logs, &node), now(), &mut told);
+            let is_more = tail.turn(&sources(), now(), &mut told);
             *counts.lock().unwrap_or_else(PoisonError::into_inner) = tail.counts();
             if !told.is_empty() {
                 told.iter().for_each(|row| rows.publish(row));
-                last = tail.places();
-                if store.lines(generation, told, last.text()).is_err() {
+                if store.lines(generation, told, tail.places().text()).is_err() {
                     (generation, tail) = (store.generation(), Tail::new(places(), redacts));
                 }
             }
@@ -135,9 +129,24 @@ fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<Atom
                 thread::sleep(LOOK);
             }
         }
-        drop(last);
     })?;
     Ok(())
+}
+
+type Sources = Arc<dyn Fn() -> Vec<(Source, Origin)> + Send + Sync>;
+
+/// Logs that may be told of, now.
+fn sources(config: &Config, shared: &SharedWanted) -> Sources {
+    let (node, pod_logs, all) = (config.node.clone(), config.kubernetes.pod_logs.clone(), config.logs.all);
+    let files: Vec<(PathBuf, Origin)> =
+        config.logs.files.iter().map(|path| (path.clone(), origin_of(path, &node))).collect();
+    let shared = Arc::clone(shared);
+    Arc::new(move || {
+        let mut wanted = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        wanted.all |= all;
+        wanted.files.extend(files.iter().cloned());
+        wanted.sources(&pod_logs, &node)
+    })
 }
 
 /// Who writes a file that was named: the file itself.

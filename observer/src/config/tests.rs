@@ -107,6 +107,16 @@ fn every_field_can_be_set_from_the_file() {
         lease = "one"
         namespace = "llm"
         agents = "nodes"
+        [store]
+        enabled = false
+        path = "/data"
+        bytes = "1GiB"
+        age = "24h"
+        [logs]
+        store = "on"
+        redact = false
+        all = true
+        files = ["/var/log/vllm.log"]
         [[slo]]
         name = "chat"
         models = "llama*"
@@ -174,6 +184,18 @@ fn every_field_can_be_set_from_the_file() {
             agents: "nodes".to_owned(),
         },
         otlp: otlp(),
+        store: StoreConfig {
+            enabled: false,
+            path: "/data".into(),
+            bytes: 1 << 30,
+            age: Duration::from_hours(24),
+        },
+        logs: LogsConfig {
+            store: LogStore::On,
+            redact: false,
+            all: true,
+            files: vec!["/var/log/vllm.log".into()],
+        },
         slo: vec![
             Objective {
                 name: "chat".to_owned(),

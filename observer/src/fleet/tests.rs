@@ -17,7 +17,7 @@ use super::*;
 use crate::exchange::{Outcome, RequestRecord};
 use crate::kube::AgentAt;
 use crate::recent::{Asked, Query, Running};
-use crate::serve::{self, Api, Lines, NodeApi, RequestFeed, RowFeed, Server, Sources, TokenFile};
+use crate::serve::{self, Api, Lines, LogFiles, NodeApi, RequestFeed, RowFeed, Server, Sources, TokenFile};
 
 const SECOND: i64 = 1_000_000_000;
 const NOW: i64 = 1_772_366_400 * SECOND;
@@ -44,6 +44,7 @@ async fn node(name: &str, ended: &[i64]) -> Node {
         rows: RowFeed::new(4),
         store: None,
         stores_logs: false,
+        files: LogFiles::default(),
     };
     let sources = Sources {
         metrics: Arc::new(|| Ok(String::new())),

@@ -1,12 +1,14 @@
 //! One file, as it is found in a folder.
 
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+
+use super::source::Source;
 
 /// Bytes of a first line that name a file.
 const NAMING: usize = 1024;
@@ -80,4 +82,11 @@ pub(super) fn name_of_candidate(candidate: &Candidate) -> io::Result<Option<u64>
 /// The file that a path leads to.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_gone| path.to_owned())
+}
+
+/// A name that no other log's file has.
+pub(super) fn mixed(name: u64, source: &Source) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    source.path.hash(&mut hasher);
+    name ^ hasher.finish()
 }

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 
-use super::file::{Candidate, Inode, name_of_candidate, name_of_open};
+use super::file::{Candidate, Inode, mixed, name_of_candidate, name_of_open};
 use super::folder::candidates;
 use super::place::Place;
 use super::source::Source;
@@ -312,13 +311,6 @@ impl Log {
         }
         places
     }
-}
-
-/// A name that no other log's file has.
-fn mixed(name: u64, source: &Source) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    source.path.hash(&mut hasher);
-    name ^ hasher.finish()
 }
 
 impl Open {

@@ -13,6 +13,7 @@ mod feed;
 mod guard;
 mod listener;
 mod node;
+mod past;
 mod requests;
 mod rows;
 mod token;
@@ -38,7 +39,7 @@ pub use access::{REMEMBERED, Reviewer};
 pub use feed::Feed;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
-pub use rows::RowFeed;
+pub use rows::{LogFiles, RowFeed};
 pub use token::{Token, TokenFile};
 
 use crate::recent::{Asked, Query};

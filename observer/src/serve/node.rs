@@ -8,12 +8,13 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::past::{follow_rows, in_files, lacks, stored};
 use super::requests::RequestFeed;
-use super::rows::RowFeed;
+use super::rows::{LogFiles, RowFeed};
 use super::{Api, Lines, Question};
 use crate::recent::{Asked, Finished, Order, Partial, Position, Query, Running, Trailer, Usual, select, top};
-use crate::store::{Found, Store};
-use crate::timeline::{Kind, Row, time_text};
+use crate::store::Store;
+use crate::timeline::Kind;
 
 /// Requests of this node that have not ended.
 pub type RunningNow = Arc<dyn Fn() -> Vec<Running> + Send + Sync>;
@@ -32,6 +33,8 @@ pub struct NodeApi {
     pub store: Option<Store>,
     /// Whether lines of logs are among it.
     pub stores_logs: bool,
+    /// Where they are looked for if not.
+    pub files: LogFiles,
     /// The wall clock in nanoseconds since 1970.
     pub wall: fn() -> i64,
 }
@@ -63,11 +66,13 @@ impl Api for NodeApi {
     fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
         let (feed, node, now) = (self.rows.clone(), self.node.clone(), (self.wall)());
         let (store, stores_logs, query) = (self.store.clone(), self.stores_logs, question.query);
+        let (files, requests) = (self.files.clone(), self.feed.clone());
         blocking(move || {
             let is_kept = stores_logs || !query.is_about_kind(Kind::Log);
             match store.filter(|_| is_kept) {
                 _ if asked == Asked::Logs && !stores_logs => {
-                    nothing(&node, "keeps no lines of logs: see logs.store and store.enabled")
+                    let knew = |pod: &str| requests.all().0.iter().any(|finished| finished.record.pod == pod);
+                    in_files(&files, &node, query, now, knew)
                 }
                 store if query.follow => follow_rows(&feed, store.as_ref(), &node, query, now),
                 Some(store) => stored(&store, &node, &query, now),
@@ -78,7 +83,7 @@ impl Api for NodeApi {
 }
 
 /// An answer that has nothing but a reason.
-fn nothing(node: &str, reason: &str) -> Lines {
+pub(super) fn nothing(node: &str, reason: &str) -> Lines {
     let partial = vec![Partial { node: node.to_owned(), reason: reason.to_owned() }];
     stream::iter(line(&Trailer { partial, next: None })).boxed()
 }
@@ -133,111 +138,6 @@ fn past_and_before(
         trailer.next = all.last().map(|(last, _)| last.to_string());
     }
     stream::iter(all.into_iter().filter_map(|(_, line)| line).chain(line(&trailer))).boxed()
-}
-
-/// What an answer of the store lacks.
-fn lacks(store: &Store, found: &Found, node: &str, query: &Query, now: i64) -> Vec<Partial> {
-    let mut reasons = Vec::new();
-    if let Some(reached) = found.reached {
-        reasons.push(format!("was asked for too much: the answer reaches to {:.0} only", time_text(reached)));
-    }
-    let counts = store.counts();
-    if found.damaged > 0 || counts.set_aside > 0 {
-        reasons.push("has a part of its store that is damaged and set aside".to_owned());
-    }
-    let since = query.window(now).0;
-    let is_old = query.since.is_some() && since < store.complete_since();
-    // What is missing is older than all that is there, so a full page of the newest lacks nothing.
-    if is_old && !(found.next.is_some() && query.order == Order::Newest) {
-        let since = time_text(store.complete_since());
-        reasons.push(format!("tells of what happened since {since:.0} only"));
-    }
-    reasons.into_iter().map(|reason| Partial { node: node.to_owned(), reason }).collect()
-}
-
-/// How often something happened in a span of time.
-#[derive(Serialize)]
-struct Hits<'a> {
-    /// Where the span begins.
-    time: String,
-    node: &'a str,
-    /// Tells the spans of one time and node apart: there is one.
-    id: &'a str,
-    hits: u64,
-}
-
-/// Lines or events that are stored.
-fn stored(store: &Store, node: &str, query: &Query, now: i64) -> Lines {
-    if let Some(span) = query.bucket {
-        let (spans, found) = store.hits(query, span, now);
-        let trailer = Trailer { partial: lacks(store, &found, node, query, now), next: None };
-        let lines = spans.into_iter().filter_map(|(time, hits)| {
-            line(&Hits { time: time_text(time).to_string(), node, id: "hits", hits })
-        });
-        return stream::iter(lines.chain(line(&trailer)).collect::<Vec<_>>()).boxed();
-    }
-    let found = store.search(query, now);
-    let next = found.next.as_ref().map(ToString::to_string);
-    let trailer = Trailer { partial: lacks(store, &found, node, query, now), next };
-    let rows = if query.context > 0 { with_context(store, found.rows, query, now) } else { found.rows };
-    stream::iter(rows.into_iter().filter_map(|row| line(&row)).chain(line(&trailer))).boxed()
-}
-
-/// Rows with those beside them in the same container, in the order of the question, each once.
-fn with_context(store: &Store, rows: Vec<Row>, query: &Query, now: i64) -> Vec<Row> {
-    let mut all: std::collections::BTreeMap<Position, Row> = std::collections::BTreeMap::new();
-    for row in rows {
-        for order in [Order::Newest, Order::Oldest] {
-            let beside = Query::beside(&row, query.context, order);
-            for mut beside in store.search(&beside, now).rows {
-                beside.context = true;
-                all.entry(Position::of_row(&beside)).or_insert(beside);
-            }
-        }
-        all.insert(Position::of_row(&row), row);
-    }
-    let rows = all.into_values();
-    match query.order {
-        Order::Newest => rows.rev().collect(),
-        Order::Oldest => rows.collect(),
-    }
-}
-
-/// Lines and events as they come.
-fn follow_rows(feed: &RowFeed, store: Option<&Store>, node: &str, query: Query, now: i64) -> Lines {
-    // First, so that nothing falls between what is stored and what comes.
-    let live = feed.follow();
-    let mut before = Vec::new();
-    let mut last = None;
-    if let (true, Some(store)) = (query.since.is_some(), store) {
-        let mut everything = query.clone();
-        (everything.order, everything.limit) = (Order::Oldest, Some(crate::recent::MOST));
-        let found = store.search(&everything, now);
-        let partial = lacks(store, &found, node, &everything, now);
-        before.extend((!partial.is_empty()).then(|| line(&Trailer { partial, next: None })).flatten());
-        last = found.rows.last().map(Position::of_row);
-        before.extend(found.rows.iter().filter_map(line));
-    }
-    let open = (live, query, last);
-    let lines = stream::unfold(open, async |(mut live, query, last)| {
-        let line = loop {
-            match live.recv().await {
-                Ok(row) => {
-                    let is_new = last.as_ref().is_none_or(|last| Position::of_row(&row) > *last);
-                    if is_new
-                        && query.matches_row(&row)
-                        && let Some(line) = line(&*row)
-                    {
-                        break line;
-                    }
-                }
-                Err(RecvError::Lagged(missed)) => break Bytes::from(format!("{{\"lagged\":{missed}}}\n")),
-                Err(RecvError::Closed) => return None,
-            }
-        };
-        Some((line, (live, query, last)))
-    });
-    stream::iter(before).chain(lines).boxed()
 }
 
 /// What ended since the time that is asked for, if one is, and then what ends. What is slow is told by what is known at

@@ -4,7 +4,27 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use crate::lines::Origin;
+use crate::logs::Source;
 use crate::timeline::Row;
+
+/// Logs of this node as they are in files.
+#[derive(Clone)]
+pub struct LogFiles {
+    /// Those that may be told of, now.
+    pub sources: Arc<dyn Fn() -> Vec<(Source, Origin)> + Send + Sync>,
+    /// Whether what must not be kept is taken out of lines.
+    pub redacts: bool,
+    /// The wall clock in nanoseconds since 1970.
+    pub wall: fn() -> i64,
+}
+
+impl Default for LogFiles {
+    /// None.
+    fn default() -> Self {
+        Self { sources: Arc::new(Vec::new), redacts: true, wall: || 0 }
+    }
+}
 
 /// Where lines and events are published. Cheap to clone; publishing never waits for a reader.
 ///

@@ -38,6 +38,7 @@ fn sources(feed: &RequestFeed) -> Sources {
         rows: RowFeed::new(4),
         store: None,
         stores_logs: false,
+        files: LogFiles::default(),
     };
     Sources {
         metrics: Arc::new(|| Ok("up 1\n".to_owned())),

@@ -2,6 +2,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 
 use super::*;
+use crate::cli::lacks;
 use crate::config::cli::{ReachArgs, WhoseArgs};
 
 fn args(address: String, json: bool) -> RequestsArgs {
@@ -70,7 +71,7 @@ impl Write for Handover {
 
 #[tokio::test]
 async fn a_real_endpoint_is_followed_live() {
-    use crate::serve::{NodeApi, RequestFeed, RowFeed, Server, Sources};
+    use crate::serve::{LogFiles, NodeApi, RequestFeed, RowFeed, Server, Sources};
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let args = args(server.address().to_string(), false);
     let requests = RequestFeed::new(8, 1 << 20, 0);
@@ -82,6 +83,7 @@ async fn a_real_endpoint_is_followed_live() {
         rows: RowFeed::new(4),
         store: None,
         stores_logs: false,
+        files: LogFiles::default(),
     };
     let sources = Sources {
         metrics: std::sync::Arc::new(|| Ok(String::new())),

@@ -221,8 +221,8 @@ pub struct LogsArgs {
     pub stream: Option<String>,
 
     /// So many lines of the same container before and after each
-    #[arg(id = "lines_around", short = 'C', long = "context", value_name = "NUMBER", help_heading = "Which")]
-    pub context: Option<String>,
+    #[arg(short = 'C', long = "around", value_name = "NUMBER", help_heading = "Which")]
+    pub around: Option<String>,
 }
 
 /// Arguments of `observer events`.
@@ -346,7 +346,7 @@ impl LogsArgs {
     /// What is asked, as parameters of `/api/v1/logs`; nothing to follow all.
     pub fn parameters(&self) -> Vec<Pair> {
         let mut pairs = self.rows.parameters();
-        pairs.extend(given([("stream", &self.stream), ("context", &self.context)]));
+        pairs.extend(given([("stream", &self.stream), ("context", &self.around)]));
         pairs
     }
 }
@@ -403,7 +403,7 @@ mod tests {
         let rows = "-n ml --pod p --container c --workload w --node a --level error --words x --phrase y --regex z --since 1h \
                     --until 1m --request-id r --trace-id t --order oldest --cursor 1,a,b --limit 5";
         for (asked, line, count) in [
-            (Asked::Logs, format!("observer logs {rows} --stream stderr --context 2"), 18),
+            (Asked::Logs, format!("observer logs {rows} --stream stderr --around 2"), 18),
             (Asked::Events, format!("observer events {rows} --kind stall,log --bucket 1m"), 18),
         ] {
             let all = parameters(&line.split_whitespace().collect::<Vec<_>>().join(" "));
