@@ -43,7 +43,7 @@ impl Reviews {
     /// # Errors
     /// Why the API server does not tell.
     pub async fn user(&self, token: &str) -> Result<Option<User>, String> {
-        let spec = TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() };
+        let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
         let review = TokenReview { spec, ..TokenReview::default() };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await.map_err(|error| chain(&error))?;

@@ -186,7 +186,7 @@ fn who_sees_what() {
         (ELSEWHERE, Some("token-of-scraper"), these(&[]), 200),
     ];
     for (host, token, sees, metrics) in table {
-        for path in ["/api/v1/requests?since=1h", "/api/v1/top?window=1h"] {
+        for path in ["/api/v1/requests?since=1h", "/api/v1/top?since=1h"] {
             assert_eq!(world.sees(path, host, token), sees, "{host} {token:?} {path}");
         }
         assert_eq!(world.get("/metrics", host, token).0, metrics, "{host} {token:?}");
@@ -198,7 +198,11 @@ fn who_sees_what() {
 /// Lines of a stream, as they come.
 fn lines(stream: TcpStream) -> impl Iterator<Item = Value> {
     use std::io::{BufRead as _, BufReader};
-    BufReader::new(stream).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
+    BufReader::new(stream)
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .filter(Value::is_object)
 }
 
 #[test]
