@@ -59,9 +59,22 @@ fn read(pods: &Path, path: &Path) {
         if !rows.is_empty() {
             store.lines(store.generation(), rows, tail.places().text()).expect("the store takes them");
         }
+        // In one piece, whenever it is killed.
+        let new = path.with_extension("rows.new");
+        fs::write(&new, store.counts().rows.to_string()).expect("written");
+        fs::rename(new, path.with_extension("rows")).expect("renamed");
         if !is_more {
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+/// What is deleted or cut off unread is lost to every reader: waits until all that was written is in the store.
+fn let_read(store: &Path, lines: u64) {
+    let end = Instant::now() + Duration::from_mins(2);
+    let rows = || fs::read_to_string(store.with_extension("rows")).ok()?.parse::<u64>().ok();
+    while rows().unwrap_or(0) < lines && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -73,6 +86,7 @@ struct Container {
     file: File,
     written: u64,
     rotated: u64,
+    deleted: u64,
 }
 
 impl Container {
@@ -80,7 +94,7 @@ impl Container {
         let folder = pods.join(format!("ml_pod-{number}_uid-{number}/server"));
         fs::create_dir_all(&folder).expect("a folder");
         let file = open(&folder.join("0.log"));
-        Self { number, folder, lines: 0, file, written: 0, rotated: 0 }
+        Self { number, folder, lines: 0, file, written: 0, rotated: 0, deleted: 0 }
     }
 
     fn write(&mut self, lines: u64) -> u64 {
@@ -121,10 +135,17 @@ impl Container {
             let last = self.folder.join(format!("0.log.{:08}-000000", self.rotated - 1));
             compress(&last);
         }
-        if self.rotated as usize > KEPT {
-            let gone = format!("0.log.{:08}-000000.gz", self.rotated as usize - KEPT);
-            fs::remove_file(self.folder.join(gone)).expect("deleted");
-        }
+    }
+
+    /// As the kubelet does; whether there is one too many.
+    fn has_too_many(&self) -> bool {
+        self.rotated - self.deleted > KEPT as u64
+    }
+
+    fn delete_oldest(&mut self) {
+        self.deleted += 1;
+        let gone = format!("0.log.{:08}-000000.gz", self.deleted);
+        fs::remove_file(self.folder.join(gone)).expect("deleted");
     }
 
     /// As `copytruncate` does, after everything was read.
@@ -133,13 +154,12 @@ impl Container {
         self.written = 0;
     }
 
-    /// The container is started again, and the file of its life before is deleted.
-    fn delete(&mut self, restart: u64) {
+    /// The file is deleted, and another takes its place.
+    fn delete(&mut self) {
         let old = self.folder.join("0.log");
         self.file = open(&self.folder.join("0.log.new"));
         fs::remove_file(&old).expect("deleted");
         fs::rename(self.folder.join("0.log.new"), self.folder.join("0.log")).expect("renamed");
-        let _restarts = restart;
         self.written = 0;
     }
 }
@@ -161,15 +181,10 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
     let folder = tempfile::tempdir().expect("a folder");
     let (pods, store) = (folder.path().join("pods"), folder.path().join("store"));
     fs::create_dir(&pods).expect("a folder");
-    let reader = || {
-        let program = std::env::current_exe().expect("this program");
-        Command::new(program).arg("read").args([&pods, &store]).spawn().expect("a reader")
-    };
     let (total, written) = (mebibytes << 20, Arc::new(AtomicU64::new(0)));
     let begin = Instant::now();
     let killing = {
         let written = Arc::clone(&written);
-        let mut child: Child = reader();
         let reader = {
             let (pods, store) = (pods.clone(), store.clone());
             move || {
@@ -177,6 +192,7 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
                 Command::new(program).arg("read").args([&pods, &store]).spawn().expect("a reader")
             }
         };
+        let mut child: Child = reader();
         std::thread::spawn(move || {
             for kill in 1..=u64::from(kills) {
                 while written.load(Ordering::Relaxed) < kill * total / u64::from(kills + 1) {
@@ -201,25 +217,27 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
             container.rotate(size);
             written.fetch_add(bytes, Ordering::Relaxed);
         }
-        // The reader may fall behind by less than what is kept.
-        std::thread::sleep(Duration::from_millis(containers as u64 / 2));
+        let lines = all.iter().map(|container| container.lines).sum();
+        if all.iter().any(Container::has_too_many) {
+            let_read(&store, lines);
+            all.iter_mut().filter(|container| container.has_too_many()).for_each(Container::delete_oldest);
+        }
         if written.load(Ordering::Relaxed) > next_quiet {
             next_quiet += quiet;
-            // What is cut off or deleted unread is lost to everybody: the reader gets its moment.
-            std::thread::sleep(Duration::from_secs(3));
+            let_read(&store, lines);
             all.iter_mut().filter(|container| container.number % 5 == 1).for_each(Container::cut);
-            all.iter_mut()
-                .filter(|container| container.number % 5 == 2)
-                .for_each(|container| container.delete(1));
+            all.iter_mut().filter(|container| container.number % 5 == 2).for_each(Container::delete);
         }
     }
     let wrote = begin.elapsed();
     let mut child = killing.join().expect("the reader was killed often enough");
-    std::thread::sleep(Duration::from_secs(15));
+    let lines: u64 = all.iter().map(|container| container.lines).sum();
+    let_read(&store, lines);
+    // What is there twice comes late, if it comes.
+    std::thread::sleep(Duration::from_secs(2));
     child.kill().expect("killed");
     child.wait().expect("gone");
     let (opened, writer) = Store::open(bounds(&store), now).expect("the store");
-    let lines: u64 = all.iter().map(|container| container.lines).sum();
     let counts = opened.counts();
     let mut seen: HashMap<(u32, u32), u32> = HashMap::with_capacity(lines as usize);
     let mut cursor: Option<String> = None;
