@@ -14,7 +14,7 @@ pub(super) enum Trace {
     Ended,
 }
 
-/// Python writes these between tracebacks (CPython `Lib/traceback.py`).
+/// Python writes these between tracebacks (`CPython`'s `Lib/traceback.py`).
 const BETWEEN: [&str; 2] =
     ["During handling of the above exception", "The above exception was the direct cause"];
 

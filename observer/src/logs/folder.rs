@@ -13,9 +13,7 @@ use super::source::Source;
 /// Files of a log, oldest first.
 pub(super) fn candidates(source: &Source) -> Vec<Candidate> {
     let mut found = Vec::new();
-    if !source.is_folder {
-        rotated(&source.path, None, &mut found);
-    } else {
+    if source.is_folder {
         for name in names(&source.path) {
             let Some((restart, rest)) = name.split_once(".log") else { continue };
             let Ok(restart) = restart.parse::<u32>() else { continue };
@@ -24,15 +22,17 @@ pub(super) fn candidates(source: &Source) -> Vec<Candidate> {
                 rotated(&resolved(&path), Some(restart), &mut found);
                 continue;
             }
-            let is_compressed = rest.ends_with(".gz");
+            let is_compressed = is_gz(rest);
             // The one that is written has no time in its name, and is the newest.
             let age = match rest.trim_start_matches('.').trim_end_matches(".gz") {
                 "" => "~".to_owned(),
-                time if time.ends_with(".tmp") => continue,
+                time if time.strip_suffix(".tmp").is_some() => continue,
                 time => time.to_owned(),
             };
             found.push(Candidate { path, restart: Some(restart), age, is_compressed });
         }
+    } else {
+        rotated(&source.path, None, &mut found);
     }
     found.sort_by(|a, b| (a.restart, &a.age, a.is_compressed).cmp(&(b.restart, &b.age, b.is_compressed)));
     found
@@ -45,7 +45,7 @@ fn rotated(path: &Path, restart: Option<u32>, found: &mut Vec<Candidate>) {
     };
     for other in names(folder) {
         let Some(rest) = other.strip_prefix(name) else { continue };
-        let is_compressed = rest.ends_with(".gz");
+        let is_compressed = is_gz(rest);
         let age = match rest.trim_start_matches(['.', '-']).trim_end_matches(".gz") {
             "" if rest.is_empty() => "~".to_owned(),
             // Numbers count backwards, dates forwards.
@@ -64,6 +64,11 @@ fn rotated(path: &Path, restart: Option<u32>, found: &mut Vec<Candidate>) {
         };
         found.push(Candidate { path: folder.join(&other), restart, age, is_compressed });
     }
+}
+
+/// Names of the kubelet's and of logrotate's are in lower case.
+fn is_gz(rest: &str) -> bool {
+    rest.strip_suffix(".gz").is_some()
 }
 
 fn names(folder: &Path) -> Vec<String> {

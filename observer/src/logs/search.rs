@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant};
 
 use super::file::{Candidate, mixed, name_of};
 use super::folder::candidates;
 use super::source::Source;
+use crate::capture::monotonic;
 use crate::lines::{Assembler, Entry, Format, Line, Origin, Redactor, Splitter, row_of};
 use crate::recent::{Order, Position, Query};
 use crate::timeline::Row;
 
-/// How long a search may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a search may take, nanoseconds.
+const PATIENCE: u64 = 10_000_000_000;
 
 /// Bytes that are read at a time.
 const PART: usize = 256 << 10;
@@ -48,7 +48,7 @@ pub struct Searched {
 
 /// Finds rows in these logs. `now` is for times that are told as time ago.
 pub fn search(sources: &[(Source, Origin)], query: &Query, now: i64, redactor: &Redactor) -> Searched {
-    let end = Instant::now() + PATIENCE;
+    let end = monotonic() + PATIENCE;
     let (mut since, mut until) = query.window(now);
     match (&query.cursor, query.order) {
         (Some(cursor), Order::Newest) => until = until.min(cursor.time),
@@ -68,7 +68,7 @@ pub fn search(sources: &[(Source, Origin)], query: &Query, now: i64, redactor: &
             continue;
         }
         found.searched.logs += 1;
-        if Instant::now() >= end || !found.log(source, origin) {
+        if monotonic() >= end || !found.log(source, origin) {
             found.searched.unfinished += 1;
         }
     }
@@ -79,7 +79,7 @@ struct Found<'a> {
     query: &'a Query,
     window: (i64, i64),
     redactor: &'a Redactor,
-    end: Instant,
+    end: u64,
     /// The best, and one more.
     kept: BTreeMap<Position, Row>,
     searched: Searched,
@@ -176,7 +176,7 @@ impl Found<'_> {
             }
             splitter.take(&buffer[..read], |line| is_over |= take(line, &mut entries));
             self.entries(&mut entries, &origin);
-            if Instant::now() >= self.end {
+            if monotonic() >= self.end {
                 return Ok(false);
             }
         }

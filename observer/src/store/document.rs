@@ -71,7 +71,9 @@ impl Fields {
             document.add_text(field, name);
         }
         for (field, id) in [(self.request_id, &row.request_id), (self.trace_id, &row.trace_id)] {
-            id.iter().for_each(|id| document.add_text(field, id));
+            if let Some(id) = id {
+                document.add_text(field, id);
+            }
         }
         document.add_text(self.message, &row.message);
         // Texts and finite numbers always have a form; what has none is told as an empty row, and left out of answers.

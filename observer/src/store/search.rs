@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::Column;
@@ -16,6 +15,7 @@ use tantivy::{
 use super::document::TIME;
 use super::shelf::Shelf;
 use super::volume::Volume;
+use crate::capture::monotonic;
 use crate::recent::{Order, Position, Query};
 use crate::timeline::Row;
 
@@ -23,8 +23,8 @@ use crate::timeline::Row;
 const FIRST: usize = 1 << 10;
 const MOST: usize = 1 << 17;
 
-/// How long a search may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a search may take, nanoseconds.
+const PATIENCE: u64 = 10_000_000_000;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +101,7 @@ struct Opened {
 /// Visits rows that meet the conditions, until there are no more or `visit` has enough. The time that was reached when
 /// it took too long, and how many volumes could not be read.
 fn walk(shelf: &Shelf, query: &Query, now: i64, mut visit: impl FnMut(Row) -> bool) -> (Option<i64>, usize) {
-    let end = Instant::now() + PATIENCE;
+    let end = monotonic() + PATIENCE;
     let (mut since, mut until) = query.window(now);
     match (&query.cursor, query.order) {
         (Some(cursor), Order::Newest) => until = until.min(cursor.time),
@@ -131,7 +131,7 @@ fn walk(shelf: &Shelf, query: &Query, now: i64, mut visit: impl FnMut(Row) -> bo
         places.sort_unstable();
         places.truncate(most);
         for (key, sequence, segment, document) in &places {
-            if Instant::now() >= end {
+            if monotonic() >= end {
                 return (Some(time(*key, query.order)), damaged);
             }
             let Some(Opened { volume, searcher }) = opened.get(sequence) else { continue };

@@ -285,10 +285,10 @@ fn set_aside(path: &Path, why: &str, counts: &Counts) {
     }
     match fs::rename(path, &to) {
         Ok(()) => {
-            warn!(to = %to.display(), why, "a volume of the store cannot be read and is set aside; the rest is served")
+            warn!(to = %to.display(), why, "a volume of the store cannot be read and is set aside; the rest is served");
         }
         Err(error) => {
-            warn!(path = %path.display(), why, %error, "a volume of the store cannot be read, nor be set aside")
+            warn!(path = %path.display(), why, %error, "a volume of the store cannot be read, nor be set aside");
         }
     }
 }

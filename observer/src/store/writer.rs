@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tantivy::{IndexWriter, TantivyError};
 use tracing::{error, info};
@@ -12,10 +12,11 @@ use tracing::{error, info};
 use super::shelf::{Shelf, VOLUMES};
 use super::volume::Volume;
 use super::{Batch, Offer};
+use crate::capture::monotonic;
 use crate::timeline::{Kind, Row};
 
 /// How long rows wait to be committed: until then a crash loses requests and events, and lines are read again.
-const COMMIT: Duration = Duration::from_secs(1);
+const COMMIT: u64 = 1_000_000_000;
 
 /// So many rows are committed at once.
 const ROWS: usize = 100_000;
@@ -24,10 +25,10 @@ const ROWS: usize = 100_000;
 const TURN: Duration = Duration::from_millis(50);
 
 /// Between looks at sizes and ages.
-const TIDY: Duration = Duration::from_secs(5);
+const TIDY: u64 = 5_000_000_000;
 
 /// After a failure.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: u64 = 1_000_000_000;
 
 /// Writes what is offered.
 pub struct Writer {
@@ -40,8 +41,8 @@ pub struct Writer {
     /// Volumes whose bytes were looked at.
     sound: HashSet<u64>,
     /// Not before then.
-    again: Option<Instant>,
-    tidied: Instant,
+    again: Option<u64>,
+    tidied: u64,
     is_failing: bool,
 }
 
@@ -51,7 +52,7 @@ struct Open {
     writer: IndexWriter,
     /// Rows that were added and not committed.
     added: BTreeMap<&'static str, u64>,
-    since: Instant,
+    since: u64,
 }
 
 impl Open {
@@ -71,7 +72,7 @@ impl Writer {
             places,
             sound: HashSet::new(),
             again: None,
-            tidied: Instant::now(),
+            tidied: monotonic(),
             is_failing: false,
         }
     }
@@ -90,17 +91,19 @@ impl Writer {
                 }
             };
             let is_idle = batch.is_none();
-            batch.into_iter().for_each(|batch| self.batch(batch));
+            if let Some(batch) = batch {
+                self.batch(batch);
+            }
             self.offers();
             if stop.load(Ordering::Relaxed) {
                 break;
             }
             let due =
-                |open: &Open| open.rows() >= ROWS || (open.rows() > 0 && open.since.elapsed() >= COMMIT);
+                |open: &Open| open.rows() >= ROWS || (open.rows() > 0 && monotonic() - open.since >= COMMIT);
             if self.open.as_ref().is_some_and(due) {
                 self.commit();
             }
-            if self.tidied.elapsed() >= TIDY {
+            if monotonic() - self.tidied >= TIDY {
                 self.tidy();
             }
             if is_idle {
@@ -112,7 +115,7 @@ impl Writer {
     }
 
     fn may_write(&self) -> bool {
-        self.again.is_none_or(|again| Instant::now() >= again)
+        self.again.is_none_or(|again| monotonic() >= again)
     }
 
     fn offers(&mut self) {
@@ -152,7 +155,7 @@ impl Writer {
         let added = self.writable().and_then(|open| {
             open.writer.add_document(document)?;
             if open.rows() == 0 {
-                open.since = Instant::now();
+                open.since = monotonic();
             }
             *open.added.entry(row.kind.as_str()).or_default() += 1;
             Ok(())
@@ -173,7 +176,7 @@ impl Writer {
             };
             let writer = volume.writer()?;
             self.sound.insert(volume.sequence);
-            self.open = Some(Open { volume, writer, added: BTreeMap::new(), since: Instant::now() });
+            self.open = Some(Open { volume, writer, added: BTreeMap::new(), since: monotonic() });
         }
         self.open.as_mut().ok_or_else(|| TantivyError::InternalError("no volume".to_owned()))
     }
@@ -190,7 +193,9 @@ impl Writer {
         let Some(open) = self.open.as_mut().filter(|open| open.rows() > 0) else { return };
         let places = self.places.clone();
         let committed = open.writer.prepare_commit().and_then(|mut commit| {
-            places.iter().for_each(|places| commit.set_payload(places));
+            if let Some(places) = &places {
+                commit.set_payload(places);
+            }
             commit.commit()
         });
         match committed.and_then(|_| open.volume.measure()) {
@@ -223,17 +228,19 @@ impl Writer {
         if let Some(open) = self.open.take() {
             for (kind, rows) in &open.added {
                 let kind = Kind::of(kind).filter(|kind| *kind != Kind::Log);
-                kind.iter().for_each(|kind| self.shelf.counts.dropped(*kind, "write_failed", *rows));
+                if let Some(kind) = kind {
+                    self.shelf.counts.dropped(kind, "write_failed", *rows);
+                }
             }
         }
         self.places = self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.shelf.lose();
-        self.again = Some(Instant::now() + AGAIN);
+        self.again = Some(monotonic() + AGAIN);
         self.tidy();
     }
 
     fn tidy(&mut self) {
-        self.tidied = Instant::now();
+        self.tidied = monotonic();
         for volume in self.shelf.volumes() {
             if volume.is_damaged.load(Ordering::Relaxed) {
                 self.close(&volume);
@@ -259,7 +266,7 @@ impl Writer {
             if !std::mem::replace(&mut self.is_failing, true) {
                 error!("the disk is full: nothing is stored until there is room again");
             }
-            self.again = Some(Instant::now() + TIDY);
+            self.again = Some(monotonic() + TIDY);
         }
         self.shelf.measure();
     }
@@ -269,7 +276,9 @@ impl Writer {
         if let Some(mut open) = self.open.take() {
             let places = self.places.clone();
             let committed = open.writer.prepare_commit().and_then(|mut commit| {
-                places.iter().for_each(|places| commit.set_payload(places));
+                if let Some(places) = &places {
+                    commit.set_payload(places);
+                }
                 commit.commit()
             });
             if committed.is_err() {

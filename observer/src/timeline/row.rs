@@ -78,6 +78,7 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn as_text<S: Serializer>(time: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&time_text(*time))
 }

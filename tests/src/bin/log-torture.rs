@@ -207,7 +207,7 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
         })
     };
     // Small runs rotate as often for their size.
-    let size = ROTATED.min((total / containers as u64 / 8).max(64 << 10));
+    let size = ROTATED.min((total / containers as u64 / 7).max(64 << 10));
     let mut all: Vec<Container> = (0..containers).map(|number| Container::new(&pods, number)).collect();
     let quiet = total / 4;
     let mut next_quiet = quiet;
