@@ -51,6 +51,7 @@ use crate::{
     },
     serve::{NodeApi, RequestFeed, Reviewer, ServeError, Server, Sources, TokenFile},
     slo::{self, Objective},
+    store::Store,
     telemetry::{AgentStats, Probe},
     timeline::Level,
 };
@@ -121,7 +122,7 @@ impl Sink for Observer {
         self.tenants.process(tgid, process, &mut self.identities);
         self.gpus.process(tgid, process);
         if is_new {
-            self.occurrences.process(&self.keeping, tgid, self.identities.of(tgid));
+            Occurrences::process(&self.keeping, tgid, self.identities.of(tgid));
         }
     }
 
@@ -131,7 +132,7 @@ impl Sink for Observer {
 
     fn process_gone(&mut self, tgid: u32) {
         if let Some(identity) = self.identities.remove(tgid) {
-            self.occurrences.process_gone(&self.keeping, tgid, &identity);
+            Occurrences::process_gone(&self.keeping, tgid, &identity);
         }
         self.tenants.process_gone(tgid);
         self.gpus.process_gone(tgid);
@@ -175,7 +176,7 @@ impl Sink for Observer {
         self.tenants.want(&self.keeping.wanted, &self.identities);
         let statistics = AgentStats {
             recent: self.feed.remembers(),
-            store: self.keeping.store.as_ref().map(|store| store.counts()),
+            store: self.keeping.store.as_ref().map(Store::counts),
             logs: *self.keeping.read.lock().unwrap_or_else(PoisonError::into_inner),
             ..statistics(capture)
         };

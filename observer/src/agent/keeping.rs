@@ -120,7 +120,9 @@ fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<Atom
             let is_more = tail.turn(&sources(), now(), &mut told);
             *counts.lock().unwrap_or_else(PoisonError::into_inner) = tail.counts();
             if !told.is_empty() {
-                told.iter().for_each(|row| rows.publish(row));
+                for row in &told {
+                    rows.publish(row);
+                }
                 if store.lines(generation, told, tail.places().text()).is_err() {
                     (generation, tail) = (store.generation(), Tail::new(places(), redacts));
                 }

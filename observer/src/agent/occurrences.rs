@@ -21,20 +21,20 @@ pub(super) struct Occurrences {
     running: HashMap<ExchangeId, u32>,
     /// Since when streams stall.
     stalled: HashMap<ExchangeId, u64>,
-    /// Whether the first processes were told of: those ran before.
+    /// Records that were dropped until it was last told.
     dropped: u64,
     told_of_drops: u64,
 }
 
 impl Occurrences {
     /// A process is observed from now on, or runs another program.
-    pub(super) fn process(&self, keeping: &Keeping, tgid: u32, identity: &Identity) {
+    pub(super) fn process(keeping: &Keeping, tgid: u32, identity: &Identity) {
         let message = format!("{} (pid {tgid}) is observed", identity.process);
         keeping.event(row(Kind::Process, "observed", Level::Info, message, tgid, identity));
     }
 
     /// A process is gone.
-    pub(super) fn process_gone(&self, keeping: &Keeping, tgid: u32, identity: &Identity) {
+    pub(super) fn process_gone(keeping: &Keeping, tgid: u32, identity: &Identity) {
         // Until its parent asks, the kernel keeps how it ended; later nobody knows.
         let (how, level) = match ended(tgid) {
             Some(status) if status & 0x7f != 0 => (format!("by signal {}", status & 0x7f), Level::Error),
@@ -57,7 +57,7 @@ impl Occurrences {
                 if *phase == Phase::Stalled {
                     self.stalled.insert(*id, monotonic());
                     let message = "a stream says nothing although its client reads".to_owned();
-                    self.stall(keeping, "begin", Level::Warn, message, (*id, pid), identities);
+                    stall(keeping, "begin", Level::Warn, message, (*id, pid), identities);
                 } else {
                     self.goes_on(keeping, (*id, pid), identities);
                 }
@@ -75,23 +75,8 @@ impl Occurrences {
             let seconds = monotonic().saturating_sub(since) as f64 / 1e9;
             let message =
                 format!("a stream that was called stalled {seconds:.3} s ago goes on, or has ended");
-            self.stall(keeping, "end", Level::Info, message, (id, pid), identities);
+            stall(keeping, "end", Level::Info, message, (id, pid), identities);
         }
-    }
-
-    fn stall(
-        &self,
-        keeping: &Keeping,
-        reason: &str,
-        level: Level,
-        message: String,
-        (id, pid): (ExchangeId, u32),
-        identities: &Identities,
-    ) {
-        let mut row = row(Kind::Stall, reason, level, message, pid, identities.of(pid));
-        // The observer's own name of the request: what `observer requests --id` takes.
-        row.request_id = Some(id.to_string());
-        keeping.event(row);
     }
 
     /// What the observer itself lost since it last told.
@@ -108,6 +93,20 @@ impl Occurrences {
     }
 }
 
+fn stall(
+    keeping: &Keeping,
+    reason: &str,
+    level: Level,
+    message: String,
+    (id, pid): (ExchangeId, u32),
+    identities: &Identities,
+) {
+    let mut row = row(Kind::Stall, reason, level, message, pid, identities.of(pid));
+    // The observer's own name of the request: what `observer requests --id` takes.
+    row.request_id = Some(id.to_string());
+    keeping.event(row);
+}
+
 fn row(kind: Kind, reason: &str, level: Level, message: String, pid: u32, identity: &Identity) -> Row {
     Row {
         kind,
@@ -122,12 +121,12 @@ fn row(kind: Kind, reason: &str, level: Level, message: String, pid: u32, identi
     }
 }
 
-/// The wait status of a process that is gone and was not asked for yet (proc_pid_stat(5), field 52).
+/// The wait status of a process that is gone and was not asked for yet (`proc_pid_stat(5)`, field 52).
 fn ended(tgid: u32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
     // The name may hold anything, the last parenthesis ends it.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
-    let code = fields.last()?.trim().parse().ok()?;
+    let code = fields.next_back()?.trim().parse().ok()?;
     matches!(state, "Z" | "X").then_some(code)
 }

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn lines_do_not_depend_on_cuts() {
         let text = b"one\n\ntwo\r\nthree";
-        for cut in 1..text.len() + 1 {
+        for cut in 1..=text.len() {
             assert_eq!(
                 split(text, cut),
                 [

@@ -82,7 +82,9 @@ mod tests {
 
     fn found(files: &[&str], source: &str) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
-        files.iter().for_each(|file| fs::write(folder.path().join(file), "").unwrap());
+        for file in files {
+            fs::write(folder.path().join(file), "").unwrap();
+        }
         let source = Source { path: folder.path().join(source), is_folder: source.is_empty() };
         candidates(&source)
             .iter()

@@ -101,7 +101,7 @@ fn past(feed: &RequestFeed, store: Option<&Store>, node: &str, query: &Query, no
     // What is usual is told by what is remembered.
     let reaches_back = query.window(now).0 < complete_since && query.since.is_some() && !query.slow;
     if let Some(store) = store.filter(|_| reaches_back) {
-        return past_and_before(store, selected.requests, selected.trailer.next.is_some(), node, query, now);
+        return past_and_before(store, &selected.requests, selected.trailer.next.is_some(), node, query, now);
     }
     let trailer = line(&selected.trailer);
     let lines = selected.requests.into_iter().filter_map(|finished| line(&finished.record));
@@ -111,7 +111,7 @@ fn past(feed: &RequestFeed, store: Option<&Store>, node: &str, query: &Query, no
 /// Requests that are remembered, with those that are only stored.
 fn past_and_before(
     store: &Store,
-    remembered: Vec<Arc<Finished>>,
+    remembered: &[Arc<Finished>],
     is_cut: bool,
     node: &str,
     query: &Query,

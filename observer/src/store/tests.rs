@@ -1,7 +1,9 @@
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use super::*;
+use crate::capture::monotonic;
 use crate::recent::{Asked, Recent};
 use crate::timeline::Level;
 
@@ -34,9 +36,9 @@ impl Open {
     }
 
     fn wait(&self, what: &str, mut is_so: impl FnMut(&Store) -> bool) {
-        let end = std::time::Instant::now() + Duration::from_secs(30);
+        let end = monotonic() + 30 * SECOND as u64;
         while !is_so(&self.store) {
-            assert!(std::time::Instant::now() < end, "{what}: {:?}", self.store.counts());
+            assert!(monotonic() < end, "{what}: {:?}", self.store.counts());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -214,7 +216,6 @@ fn one_process_writes() {
     assert!(refused.contains("another observer") && refused.contains("store.path"), "{refused}");
     drop(open);
     assert!(Store::open(bounds, now).is_ok());
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(folder.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
     let file = folder.path().join("lock");
     let bounds = Bounds { path: file, bytes: 1, age: Duration::ZERO };

@@ -233,7 +233,7 @@ impl Writer {
                 }
             }
         }
-        self.places = self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.places.clone_from(&self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner));
         self.shelf.lose();
         self.again = Some(monotonic() + AGAIN);
         self.tidy();

@@ -5,16 +5,17 @@
 //! PODS STORE` is the reader.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flate2::{Compression, write::GzEncoder};
-use observer::capture::wall;
+use observer::capture::{monotonic, wall};
 use observer::logs::{Places, Tail, Wanted};
 use observer::recent::{Asked, Query};
 use observer::store::{Bounds, Store};
@@ -48,7 +49,7 @@ fn main() {
 }
 
 /// Reads for ever.
-fn read(pods: &Path, path: &Path) {
+fn read(pods: &Path, path: &Path) -> ! {
     let (store, writer) = Store::open(bounds(path), now).expect("the store");
     std::thread::spawn(move || writer.run(&AtomicBool::new(false)));
     let places = store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
@@ -71,9 +72,9 @@ fn read(pods: &Path, path: &Path) {
 
 /// What is deleted or cut off unread is lost to every reader: waits until all that was written is in the store.
 fn let_read(store: &Path, lines: u64) {
-    let end = Instant::now() + Duration::from_mins(2);
+    let end = monotonic() + 120_000_000_000;
     let rows = || fs::read_to_string(store.with_extension("rows")).ok()?.parse::<u64>().ok();
-    while rows().unwrap_or(0) < lines && Instant::now() < end {
+    while rows().unwrap_or(0) < lines && monotonic() < end {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -109,9 +110,9 @@ impl Container {
                 // As a runtime splits it.
                 0 => {
                     let (a, b) = text_of.split_at(7);
-                    text.push_str(&format!("{time} stderr P {a}\n{time} stderr F {b}\n"));
+                    writeln!(text, "{time} stderr P {a}\n{time} stderr F {b}").expect("text");
                 }
-                _ => text.push_str(&format!("{time} stdout F {text_of}\n")),
+                _ => writeln!(text, "{time} stdout F {text_of}").expect("text"),
             }
             self.lines += 1;
         }
@@ -182,7 +183,7 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
     let (pods, store) = (folder.path().join("pods"), folder.path().join("store"));
     fs::create_dir(&pods).expect("a folder");
     let (total, written) = (mebibytes << 20, Arc::new(AtomicU64::new(0)));
-    let begin = Instant::now();
+    let begin = monotonic();
     let killing = {
         let written = Arc::clone(&written);
         let reader = {
@@ -229,7 +230,7 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
             all.iter_mut().filter(|container| container.number % 5 == 2).for_each(Container::delete);
         }
     }
-    let wrote = begin.elapsed();
+    let wrote = Duration::from_nanos(monotonic() - begin);
     let mut child = killing.join().expect("the reader was killed often enough");
     let lines: u64 = all.iter().map(|container| container.lines).sum();
     let_read(&store, lines);
