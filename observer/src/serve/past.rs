@@ -195,9 +195,11 @@ fn follow_files(files: LogFiles, query: Query, now: i64) -> Lines {
             (tail, files, rows) = tokio::task::spawn_blocking(look).await.ok()?;
             let lines: Vec<_> = rows.iter().filter(|row| query.matches_row(row)).filter_map(line).collect();
             if !lines.is_empty() {
-                return Some((Bytes::from(lines.concat()), Some((tail, files, query))));
+                return Some((lines, Some((tail, files, query))));
             }
         }
     })
+    // Each on its own: who may see it is decided line by line.
+    .flat_map(stream::iter)
     .boxed()
 }
