@@ -78,7 +78,7 @@ fn a_request_becomes_a_span_and_an_event_below_the_clients_span() {
         assert_ne!(alone.item.span_id, span.item.span_id);
 
         let (_, recent) = agent.get("/api/v1/requests?since=1h");
-        let lines = recent.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let lines = recent.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let record =
             lines.into_iter().find(|record| record["request_id"] == mine.as_str()).expect("the record");
         assert_eq!(record["parent_id"], PARENT);
@@ -231,11 +231,11 @@ fn a_collector_shows_the_events() {
 
 #[test]
 fn no_text_of_prompts_or_answers_is_in_any_output() {
+    const PROMPT: &str = "zanzibar-prompt-secret";
+    const ANSWER: &str = "quixotic-answer-secret";
     if !privileged() {
         return;
     }
-    const PROMPT: &str = "zanzibar-prompt-secret";
-    const ANSWER: &str = "quixotic-answer-secret";
     let (receiver, engine) =
         (Receiver::start(), FakeEngine::start("Server: uvicorn\r\n", "vllm-0.33.0-tp1-fake"));
     let endpoint = format!("otlp.endpoint={}", receiver.url());

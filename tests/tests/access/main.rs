@@ -15,7 +15,9 @@ use observer::{
     config::KubernetesConfig,
     exchange::RequestRecord,
     kube::{Connection, Reviews},
-    serve::{Feed, NodeApi, REMEMBERED, RequestFeed, Reviewer, Server, Sources, TokenFile},
+    serve::{
+        Feed, LogFiles, NodeApi, REMEMBERED, RequestFeed, Reviewer, RowFeed, Server, Sources, TokenFile,
+    },
 };
 use observer_tests::{
     apiserver::{ApiServer, Grant, TOKEN, USER, granted},
@@ -89,8 +91,16 @@ impl World {
             };
             requests.publish(record, NOW - 1_000_000_000);
         }
-        let node =
-            NodeApi { node: "n".to_owned(), feed: requests, running: Arc::new(Vec::new), wall: || NOW };
+        let node = NodeApi {
+            node: "n".to_owned(),
+            feed: requests,
+            running: Arc::new(Vec::new),
+            wall: || NOW,
+            rows: RowFeed::new(16),
+            store: None,
+            stores_logs: false,
+            files: LogFiles::default(),
+        };
         let feed = Feed::new(16);
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
@@ -108,7 +118,7 @@ impl World {
                     metrics: Arc::new(|| Ok("up 1\n".to_owned())),
                     ready: Arc::default(),
                     not_ready: "",
-                    feeds: vec![("events", events)],
+                    events: Some(events),
                     api: Arc::new(node),
                     token: Arc::new(TokenFile::at(Some(token))),
                     reviewer: Some(Arc::new(Reviewer::new(reviews, || CLOCK.load(Ordering::Relaxed)))),
@@ -165,14 +175,14 @@ impl Drop for World {
     }
 }
 
-fn these(namespaces: &[&str]) -> Result<BTreeSet<String>, u16> {
-    Ok(namespaces.iter().map(|name| (*name).to_owned()).collect())
+fn these(namespaces: &[&str]) -> BTreeSet<String> {
+    namespaces.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
 fn who_sees_what() {
     let world = World::start(true);
-    let all = these(&["ml", "prod", ""]);
+    let all = Ok(these(&["ml", "prod", ""]));
     let table = [
         // Where from, with which token: requests and rows of top; the status of /metrics.
         (LOCAL, None, all.clone(), 200),
@@ -181,9 +191,9 @@ fn who_sees_what() {
         (ELSEWHERE, Some("wrong"), Err(403), 403),
         (ELSEWHERE, Some("shared"), all.clone(), 200),
         (ELSEWHERE, Some("token-of-admin"), all, 403),
-        (ELSEWHERE, Some("token-of-ml-reader"), these(&["ml"]), 403),
-        (ELSEWHERE, Some("token-of-nobody"), these(&[]), 403),
-        (ELSEWHERE, Some("token-of-scraper"), these(&[]), 200),
+        (ELSEWHERE, Some("token-of-ml-reader"), Ok(these(&["ml"])), 403),
+        (ELSEWHERE, Some("token-of-nobody"), Ok(these(&[])), 403),
+        (ELSEWHERE, Some("token-of-scraper"), Ok(these(&[])), 200),
     ];
     for (host, token, sees, metrics) in table {
         for path in ["/api/v1/requests?since=1h", "/api/v1/top?since=1h"] {
@@ -238,12 +248,12 @@ fn streams_are_filtered_as_long_as_they_are_open() {
 fn answers_of_the_api_server_are_remembered_and_not_for_long() {
     let mut world = World::start(false);
     let (path, token) = ("/api/v1/requests?since=1h", Some("token-of-ml-reader"));
-    assert_eq!(world.sees(path, ELSEWHERE, token), these(&["ml"]));
+    assert_eq!(world.sees(path, ELSEWHERE, token), Ok(these(&["ml"])));
     let asked = world.reviews();
     // Whose it is; all namespaces; `ml`; `prod`.
     assert_eq!(asked, 4);
     for _ in 0..5 {
-        assert_eq!(world.sees(path, ELSEWHERE, token), these(&["ml"]));
+        assert_eq!(world.sees(path, ELSEWHERE, token), Ok(these(&["ml"])));
     }
     assert_eq!(world.reviews(), asked);
     // What is taken away is gone when that is over.
@@ -253,7 +263,7 @@ fn answers_of_the_api_server_are_remembered_and_not_for_long() {
     // Nothing is shown to those whom nobody can tell of; those who need nobody for it go on.
     world.api.stop();
     assert_eq!(world.sees(path, ELSEWHERE, Some("token-of-admin")), Err(503));
-    assert_eq!(world.sees(path, ELSEWHERE, Some("shared")), these(&["ml", "prod", ""]));
+    assert_eq!(world.sees(path, ELSEWHERE, Some("shared")), Ok(these(&["ml", "prod", ""])));
     assert!(world.folder.path().exists());
 }
 
