@@ -74,7 +74,8 @@ fn read(pods: &Path, path: &Path) -> ! {
 fn let_read(store: &Path, lines: u64) {
     let end = monotonic() + 120_000_000_000;
     let rows = || fs::read_to_string(store.with_extension("rows")).ok()?.parse::<u64>().ok();
-    while rows().unwrap_or(0) < lines && monotonic() < end {
+    while rows().unwrap_or(0) < lines {
+        assert!(monotonic() < end, "the store has {:?} of {lines} rows: is the disk full?", rows());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
