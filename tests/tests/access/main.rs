@@ -18,6 +18,7 @@ use observer::{
     serve::{
         Feed, LogFiles, NodeApi, REMEMBERED, RequestFeed, Reviewer, RowFeed, Server, Sources, TokenFile,
     },
+    timeline::{Kind, Row},
 };
 use observer_tests::{
     apiserver::{ApiServer, Grant, TOKEN, USER, granted},
@@ -41,6 +42,7 @@ struct World {
     folder: TempDir,
     address: SocketAddr,
     feed: Feed,
+    rows: RowFeed,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -91,12 +93,13 @@ impl World {
             };
             requests.publish(record, NOW - 1_000_000_000);
         }
+        let rows = RowFeed::new(16);
         let node = NodeApi {
             node: "n".to_owned(),
             feed: requests,
             running: Arc::new(Vec::new),
             wall: || NOW,
-            rows: RowFeed::new(16),
+            rows: rows.clone(),
             store: None,
             stores_logs: false,
             files: LogFiles::default(),
@@ -134,7 +137,7 @@ impl World {
             runtime.shutdown_background();
         });
         let address = told.recv().expect("it listens");
-        Self { api, folder, address, feed, running: Some((stop, thread)) }
+        Self { api, folder, address, feed, rows, running: Some((stop, thread)) }
     }
 
     fn open(&self, path: &str, host: &str, token: Option<&str>) -> TcpStream {
@@ -242,6 +245,26 @@ fn streams_are_filtered_as_long_as_they_are_open() {
     );
     let seen: Vec<_> = (0..5).map(|_| admin.next().expect("a line")["n"].as_u64()).collect();
     assert_eq!(seen, (1..=5).map(Some).collect::<Vec<_>>());
+}
+
+#[test]
+fn events_of_an_agent_are_filtered_as_those_of_the_cluster() {
+    let world = World::start(false);
+    let mut stream = world.open("/api/v1/events?follow=true", ELSEWHERE, Some("token-of-ml-reader"));
+    // The head tells that it is followed: what happens from now on is shown.
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).expect("a head");
+    for namespace in ["prod", "", "ml"] {
+        let row = Row {
+            kind: Kind::Process,
+            namespace: namespace.to_owned(),
+            id: "x".to_owned(),
+            time: NOW,
+            ..Row::default()
+        };
+        world.rows.publish(&row);
+    }
+    assert_eq!(lines(stream).next().expect("a line")["namespace"], "ml");
 }
 
 #[test]
