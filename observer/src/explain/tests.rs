@@ -290,7 +290,9 @@ fn engines_that_report_tell_queue_from_prefill() {
         record.timings = Timings { prefill: Some(prefill), ..Timings::default() };
     };
     let mut all: Vec<RequestRecord> = (0..30).map(|number| usual(number, 2.0 * number as f64)).collect();
-    all.iter_mut().for_each(|record| report(record, 0.09));
+    for record in &mut all {
+        report(record, 0.09);
+    }
     let mut record = one();
     report(&mut record, 0.09);
     delay(&mut record, after_upload, 4.0);
