@@ -32,7 +32,8 @@ fn two_hundred_and_fifty_pods_and_an_api_server_that_is_away() {
         let pod = Pod::new("ml", &format!("p{number}")).container("server", "vllm");
         pod.resource("server", "cpu", "1", "2").owner("ReplicaSet", "llama-5d").node(NODE, AT).running(AT)
     };
-    let agent = cluster.agent(&["kubernetes.pods=all"]);
+    // Others may serve on this machine meanwhile: what is remembered of their requests is to be small.
+    let agent = cluster.agent(&["kubernetes.pods=all", "api.recent=1MiB"]);
     let empty = agent.running.resident()[0];
     for number in 0..PODS {
         cluster.api.put(pod(number));
