@@ -286,9 +286,9 @@ fn faults_leave_what_is_known_and_are_told() {
     assert!(watched.health().lists > lists);
     // 429 is waited for by the library itself; what is forbidden is asked for again half a minute later.
     for (code, why) in [(500, "server"), (403, "forbidden")] {
-        watched.api.inject(Fault::code(code).on("pods").times(1));
-        // Ends the watch, so that it is asked for again.
+        // Ends the watch, so that it is asked for again; whatever is being asked is cut, and does not use the fault up.
         watched.api.stop();
+        watched.api.inject(Fault::code(code).on("pods").times(1));
         watched.api.restart();
         wait_for(why, || watched.health().failures.iter().any(|(told, _)| *told == why).then_some(()));
         if code == 500 {

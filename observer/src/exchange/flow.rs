@@ -14,8 +14,9 @@ use super::{
 /// another request in between, and ten steps are seen by whoever reads along.
 const MEDIANS: u64 = 10;
 
-/// A write that takes so many nanoseconds waits for the client to make room.
-const BLOCKING: u64 = 1_000_000;
+/// A write that takes so many nanoseconds waits for the client to make room: what only copies takes microseconds, and a few
+/// milliseconds if its thread loses the core in between.
+const BLOCKING: u64 = 10_000_000;
 
 /// Stalls of one stream whose times are kept.
 const STALLS: usize = 16;
@@ -137,7 +138,6 @@ impl Exchange {
             let over = self.flow.blocked.take_if(|(_, latest)| *latest < entered);
             // A write that is taken at last ends the client's time; one that takes long is all client's time.
             let since = over.map_or(entered, |(first, _)| first);
-            // Whoever writes without waiting takes microseconds: that is no wait for the client.
             if over.is_some() || returned - since >= BLOCKING {
                 self.flow.client_wait += returned - since;
             }

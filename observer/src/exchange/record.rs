@@ -393,7 +393,8 @@ pub struct RequestRecord {
     /// Times that the client took nothing of the stream for as long as would make a stall.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_stalls: Option<u64>,
-    /// Seconds in which the stream had something to say and the client did not read. Known like `stalls`.
+    /// Seconds in which the stream had something to say and the client did not read, in pieces of 10 ms and more where
+    /// the server waits in its writes. Known like `stalls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_wait: Option<f64>,
     /// Events that bore tokens: what `estimated` would count.

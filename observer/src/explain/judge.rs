@@ -61,6 +61,8 @@ pub(super) fn verdict(case: &Case<'_>, parts: &[Part], compared: &Compared<'_>) 
     if unusual < FELT.max(NOTABLE * (total - unusual)) {
         return unnoticed(record, parts, compared, total);
     }
+    let left = (record.outcome == Some(Outcome::AbortedByClient))
+        .then(|| format!("the client left after {}", time(record.client_left.unwrap_or(total))));
     let mut layers: BTreeMap<Layer, Vec<Reason>> = BTreeMap::new();
     for part in parts.iter().filter(|part| part.unusual > 0.0) {
         let reason = reason(case, part, compared);
@@ -84,15 +86,14 @@ pub(super) fn verdict(case: &Case<'_>, parts: &[Part], compared: &Compared<'_>) 
         } else {
             "several parts were slow, and none explains most of it"
         };
+        evidence.extend(left);
         return unknown(why, evidence);
     }
     reasons.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let confidence = reasons.first().map(|reason| reason.confidence);
     let summary = reasons.first().map_or_else(String::new, |reason| reason.summary.clone());
     evidence.extend(reasons.into_iter().flat_map(|reason| reason.evidence));
-    if record.outcome == Some(Outcome::AbortedByClient) {
-        evidence.push("the client left before the end".to_owned());
-    }
+    evidence.extend(left);
     Verdict { layer, confidence, summary, evidence }
 }
 
@@ -102,15 +103,15 @@ fn unknown(summary: &str, evidence: Vec<String>) -> Verdict {
 
 /// Of a request that took no longer than usual, as far as that can be said.
 fn unnoticed(record: &RequestRecord, parts: &[Part], compared: &Compared<'_>, total: f64) -> Verdict {
-    if record.outcome == Some(Outcome::AbortedByClient) {
-        let summary = "the client left before the end, and nothing was slow until then".to_owned();
-        let evidence = vec![format!("it left after {}", time(record.client_left.unwrap_or(total)))];
-        return Verdict { layer: Layer::Client, confidence: Some(Confidence::High), summary, evidence };
-    }
     if compared.records.len() < ENOUGH {
         let few =
             format!("{} others of its kind are remembered, {ENOUGH} are needed", compared.records.len());
         return unknown("there is too little to compare it with", vec![few]);
+    }
+    if record.outcome == Some(Outcome::AbortedByClient) {
+        let summary = "the client left before the end, and nothing was slow until then".to_owned();
+        let evidence = vec![format!("it left after {}", time(record.client_left.unwrap_or(total)))];
+        return Verdict { layer: Layer::Client, confidence: Some(by_number(compared)), summary, evidence };
     }
     let evidence = parts.iter().filter(|part| part.seconds >= 0.2 * total).map(say).collect();
     let confidence = Some(by_number(compared));
@@ -137,7 +138,7 @@ fn failure(case: &Case<'_>) -> Option<Verdict> {
         Outcome::ClientError => sure(Layer::Client, "the server refused what the client asked for", told),
         Outcome::Rejected => sure(Layer::Replica, "it was refused: no replica had room for it", told),
         _ => {
-            let end = record.clocks.response_end.or(record.duration).unwrap_or(0.0);
+            let end = record.clocks.response_end.or(record.client_left).unwrap_or(0.0);
             let around = |kinds: &[What]| {
                 let in_time =
                     |one: &&Happening| (-LATE..=end + LATE).contains(&one.at) && kinds.contains(&one.what);
@@ -277,7 +278,7 @@ fn explains(part: &Part, own: f64, usual: f64) -> bool {
 
 /// A GPU that was at fault while it was served.
 fn gpu(case: &Case<'_>, part: &Part) -> Option<Reason> {
-    let end = case.record.clocks.response_end.or(case.record.duration)?;
+    let end = case.record.clocks.response_end.or(case.record.client_left)?;
     let at_fault = |one: &&Happening| {
         matches!(one.what, What::GpuThrottle | What::GpuError) && (0.0..=end).contains(&one.at)
     };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::peers::Compared;
-use crate::exchange::{RequestRecord, Role};
+use crate::exchange::{Outcome, RequestRecord, Role};
 
 /// A part of the time of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,8 @@ pub(super) fn seconds(record: &RequestRecord, span: Span) -> Option<f64> {
     let dispatch = queue.dispatch.filter(|_| record.role == Role::Gateway);
     let told = [dispatch, queue.engine, timings.prefill].into_iter().flatten().sum::<f64>();
     let reading = record.client_wait.unwrap_or(0.0);
+    // Whoever left had waited until then for what did not come.
+    let left = record.client_left.filter(|_| record.outcome == Some(Outcome::AbortedByClient));
     let value = match span {
         Span::Accept => queue.accept,
         Span::Socket => queue.socket,
@@ -83,16 +85,22 @@ pub(super) fn seconds(record: &RequestRecord, span: Span) -> Option<f64> {
         Span::Dispatch => dispatch,
         Span::EngineQueue => queue.engine,
         Span::Prefill => timings.prefill,
-        Span::BeforeFirstToken => Some(clocks.first_token? - clocks.request_end? - told),
-        Span::Answer if clocks.first_token.is_none() => {
+        Span::BeforeFirstToken if record.stream => {
+            Some(clocks.first_token.or(left)? - clocks.request_end? - told)
+        }
+        Span::BeforeFirstToken => None,
+        Span::Answer if !record.stream => {
             let decode = timings.decode.unwrap_or(0.0);
-            Some(clocks.response_start? - clocks.request_end? - told - decode)
+            Some(clocks.response_start.or(left)? - clocks.request_end? - told - decode)
         }
         Span::Answer => None,
-        Span::Decode if clocks.first_token.is_none() => timings.decode,
+        Span::Decode if !record.stream => timings.decode,
         Span::Decode => Some(clocks.last_token? - clocks.first_token? - reading),
         Span::ClientReading => record.client_wait,
-        Span::Tail => Some(clocks.response_end? - clocks.last_token.or(clocks.response_start)?),
+        Span::Tail => Some(
+            clocks.response_end.or(left)?
+                - clocks.last_token.or(clocks.response_start.filter(|_| !record.stream))?,
+        ),
     };
     value.map(|seconds| seconds.max(0.0))
 }

@@ -47,7 +47,10 @@ impl<'a> Peers<'a> {
                 i64::try_from(time.as_nanosecond()).ok()
             };
             let start = nanos(&record.started_at)?;
-            let end = start + (record.clocks.response_end.or(record.duration)? * 1e9) as i64;
+            let end = match record.clocks.response_end.or(record.client_left) {
+                Some(end) => start + (end * 1e9) as i64,
+                None => nanos(&record.ended_at)?,
+            };
             Some(Placed { record, start, end })
         };
         Self(records.filter_map(place).collect())
@@ -102,9 +105,10 @@ impl<'a> Peers<'a> {
 
 /// Whether both were served by the same container, or outside of containers by the same process.
 fn is_of(one: &RequestRecord, other: &RequestRecord) -> bool {
-    let place = |record: &RequestRecord| (record.node.clone(), record.namespace.clone(), record.pod.clone());
-    place(one) == place(other)
+    one.pod == other.pod
         && one.container == other.container
+        && one.namespace == other.namespace
+        && one.node == other.node
         && (!one.pod.is_empty() || one.pid == other.pid)
 }
 

@@ -285,6 +285,35 @@ fn what_cannot_be_known_is_unknown() {
 }
 
 #[test]
+fn a_client_that_left_had_waited() {
+    // For the first token, which never came.
+    let mut waited = one();
+    waited.outcome = Some(Outcome::AbortedByClient);
+    let clocks = &mut waited.clocks;
+    (clocks.first_token, clocks.last_token, clocks.response_end) = (None, None, None);
+    waited.client_left = Some(30.0);
+    at(&mut waited, 100.0);
+    let told = explained(&waited, &[], &[]).verdict;
+    assert_eq!(told.layer, Layer::Unknown, "{told:?}");
+    assert!(told.evidence[0].contains("first token took 30.00 s, usually 100 ms"), "{told:?}");
+    assert!(told.evidence[1].contains("the client left after 30.00 s"), "{told:?}");
+    let told = explained(&waited, &crowd(6), &[]).verdict;
+    assert_eq!(told.layer, Layer::EngineQueue, "{told:?}");
+    // With nothing to compare with, nobody knows whether that was long.
+    let told = explain(&Case { record: &waited, peers: &Peers::new([&waited].into_iter()), happenings: &[] });
+    assert_eq!(told.verdict.layer, Layer::Unknown, "{told:?}");
+    // In the middle of tokens that came as they do.
+    let mut bored = one();
+    bored.outcome = Some(Outcome::AbortedByClient);
+    (bored.clocks.last_token, bored.clocks.response_end, bored.client_left) =
+        (Some(0.3), Some(0.31), Some(0.31));
+    bored.tokens.output = Some(20);
+    at(&mut bored, 100.0);
+    let told = explained(&bored, &[], &[]).verdict;
+    assert_eq!(told.layer, Layer::Client, "{told:?}");
+}
+
+#[test]
 fn engines_that_report_tell_queue_from_prefill() {
     let report = |record: &mut RequestRecord, prefill: f64| {
         record.timings = Timings { prefill: Some(prefill), ..Timings::default() };
@@ -297,8 +326,11 @@ fn engines_that_report_tell_queue_from_prefill() {
     report(&mut record, 0.09);
     delay(&mut record, after_upload, 4.0);
     at(&mut record, 100.0);
-    all.extend(crowd(1));
     all.push(record.clone());
+    // It waited, but for nobody that was seen.
+    let told = explain(&Case { record: &record, peers: &Peers::new(all.iter().rev()), happenings: &[] });
+    assert_eq!(told.verdict.layer, Layer::Unknown, "{told:?}");
+    all.extend(crowd(1));
     let told = explain(&Case { record: &record, peers: &Peers::new(all.iter().rev()), happenings: &[] });
     assert_eq!(told.verdict.layer, Layer::EngineQueue, "{told:?}");
     assert_eq!(told.verdict.confidence, Some(Confidence::Medium));

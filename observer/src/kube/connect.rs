@@ -41,6 +41,14 @@ pub enum ConnectError {
         /// Why.
         cause: Box<KubeconfigError>,
     },
+    /// The operator's kubeconfig is of no use.
+    #[error("{}: {cause}; name a readable one with --kubeconfig, and one of its contexts with --context", named(path.as_deref()))]
+    OfOperator {
+        /// Which; the ones that kubectl looks for without it.
+        path: Option<PathBuf>,
+        /// Why.
+        cause: Box<KubeconfigError>,
+    },
     /// This is no pod, or one without a service account.
     #[error(
         "no service account: {0}; run in a pod with one, set kubernetes.kubeconfig, or kubernetes.mode = \"off\""
@@ -49,6 +57,10 @@ pub enum ConnectError {
     /// The client cannot be made of it.
     #[error("cannot make a client of the API server: {0}")]
     Client(#[from] kube::Error),
+}
+
+fn named(path: Option<&Path>) -> String {
+    path.map_or_else(|| "kubeconfig of this user".to_owned(), |path| format!("kubeconfig {}", path.display()))
 }
 
 /// How the API server is reached.
@@ -90,8 +102,8 @@ impl Connection {
     /// # Errors
     /// When there is none, or it is of no use.
     pub async fn of_operator(path: Option<&Path>, context: Option<&str>) -> Result<Self, ConnectError> {
-        let shown = || path.map_or_else(|| PathBuf::from("of this user"), Path::to_owned);
-        let failed = |cause| ConnectError::Kubeconfig { path: shown(), cause: Box::new(cause) };
+        let failed =
+            |cause| ConnectError::OfOperator { path: path.map(Path::to_owned), cause: Box::new(cause) };
         let kubeconfig = path.map_or_else(Kubeconfig::read, Kubeconfig::read_from).map_err(failed)?;
         let mut config = of_kubeconfig(kubeconfig, context.map(str::to_owned)).await.map_err(failed)?;
         config.read_timeout = None;
@@ -173,6 +185,20 @@ mod tests {
         let proxied = found(json!({"server": "http://192.0.2.1", "proxy-url": "http://192.0.2.2"})).await;
         let error = proxied.unwrap().unwrap().client(&Health::of("pods", || 0)).err().unwrap();
         assert!(error.to_string().contains("192.0.2.2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_operator_is_told_of_flags_and_an_agent_of_settings() {
+        let nowhere = PathBuf::from("/nowhere/config");
+        let operator = Connection::of_operator(Some(&nowhere), None).await.err().unwrap().to_string();
+        assert!(operator.starts_with("kubeconfig /nowhere/config: "), "{operator}");
+        assert!(
+            operator.contains("--kubeconfig") && !operator.contains("kubernetes.kubeconfig"),
+            "{operator}"
+        );
+        let settings = KubernetesConfig { kubeconfig: Some(nowhere), ..KubernetesConfig::default() };
+        let agent = Connection::find(&settings).await.err().unwrap().to_string();
+        assert!(agent.contains("kubernetes.kubeconfig"), "{agent}");
     }
 
     #[tokio::test]

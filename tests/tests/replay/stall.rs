@@ -125,9 +125,19 @@ impl Stream {
         self
     }
 
-    /// Stalls and client's stalls until the connection is closed after the last record, whether or not
-    /// somebody looks every 10 ms.
-    fn stalls(mut self) -> (u64, u64) {
+    /// Stalls and client's stalls.
+    fn stalls(self) -> (u64, u64) {
+        let record = self.ended();
+        (record.stalls.expect("a stream"), record.client_stalls.expect("a stream"))
+    }
+
+    /// Milliseconds in which the client did not read.
+    fn waited(self) -> u64 {
+        (self.ended().client_wait.expect("a stream") * 1e3).round() as u64
+    }
+
+    /// What is told when the connection is closed after the last record, whether or not somebody looks every 10 ms.
+    fn ended(mut self) -> RequestRecord {
         let last = self.records.last().map_or(0, Owned::time) / MS;
         let (header, sent) = (header(Kind::Close, last), self.sent);
         let received = REQUEST.len() as u64;
@@ -142,7 +152,7 @@ impl Stream {
         assert_eq!(seen.stalls[&record.id], record.stalls.expect("a stream"));
         assert_eq!(seen.stalls, unseen.stalls);
         assert_eq!(seen.phases, unseen.phases);
-        (record.stalls.expect("a stream"), record.client_stalls.expect("a stream"))
+        record.clone()
     }
 }
 
@@ -183,6 +193,19 @@ fn a_client_that_does_not_read_is_no_stall() {
     assert_eq!(again.write(5000, 5000, "\n\n").token(5001).stalls(), (0, 1), "one after the other, in part");
     assert_eq!(Stream::new().write(1010, 4500, TOKEN).token(4600).stalls(), (0, 1), "a blocking write");
     assert_eq!(Stream::new().blocked(1010).token(1300).token(1400).stalls(), (0, 0), "not for long");
+}
+
+#[test]
+fn the_clients_own_time_is_summed_up() {
+    assert_eq!(Stream::new().token(1010).token(9000).waited(), 0, "the server was silent");
+    assert_eq!(Stream::new().blocked(1010).token(1300).token(1400).waited(), 290, "nothing was taken");
+    let again = Stream::new().blocked(1010).blocked(2500).token(5000).blocked(5010).token(5030);
+    assert_eq!(again.waited(), 3990 + 20, "more than once");
+    assert_eq!(Stream::new().write(1010, 1500, TOKEN).token(1510).waited(), 490, "a blocking write");
+    assert_eq!(Stream::new().write(1010, 1019, TOKEN).token(1030).waited(), 0, "a writer that lost its core");
+    assert_eq!(Stream::new().blocked(1010).client_gone(4000).waited(), 2990, "until it left");
+    let over = Stream::new().write(1010, 1010, "data: [DONE]\n\n").write(1020, 9000, "\n");
+    assert_eq!(over.waited(), 0, "nothing is owed after the terminator");
 }
 
 #[test]
