@@ -305,7 +305,8 @@ fn a_thousand_exchanges_that_may_go_wrong() {
     let mut runner =
         TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
 
-    let agent = Agent::start(&[]);
+    // What is remembered on purpose is full after the first round.
+    let agent = Agent::start(&["--set", "api.recent=1MiB"]);
     let follower = agent.follow();
     let (_server, port) = Workload::script("openai_server.py", &[]);
     let victim = Mutex::new(Victim::start());
