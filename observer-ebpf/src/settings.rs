@@ -1,8 +1,8 @@
 //! What only the loader knows, and writes here before the object is loaded: field offsets that differ between
-//! kernels, from the tracepoints' `format` files (the values below are those of 6.18), the ring's size, and whether
-//! user space decides on a process before anything of it is captured.
+//! kernels, from the tracepoints' `format` files (the values below are those of 6.18) and from the kernel's types, the
+//! ring's size, and whether user space decides on a process before anything of it is captured.
 
-/// A field that this kernel's tracepoint does not have.
+/// A field that this kernel does not have, or does not tell of.
 pub const ABSENT: u32 = u32::MAX;
 
 macro_rules! settings {
@@ -36,6 +36,12 @@ settings! {
     FORK_CHILD = 20;
     EXIT_GROUP_DEAD = 32;
     OOM_PID = 8;
+    TASK_EXIT_CODE = ABSENT;
+    TASK_SIGNAL = ABSENT;
+    SIGNAL_LIVE = ABSENT;
+    SIGNAL_FLAGS = ABSENT;
+    SIGNAL_EXIT_CODE = ABSENT;
+    SIGNAL_OOM_MM = ABSENT;
     RING_BYTES = 16 << 20;
     ASK_FIRST = 0;
 }

@@ -4,8 +4,11 @@
 //! registry, the feed of finished requests, a snapshot of statistics, and a flag to stop.
 
 mod gpus;
-mod keeping;
+pub(crate) mod keeping;
 mod occurrences;
+mod pace;
+mod pods;
+mod record;
 mod telling;
 mod tenants;
 mod whose;
@@ -29,11 +32,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
-    capture::{Capture, Sink, monotonic, wall},
+    capture::{Capture, End, Sink, monotonic, wall},
     config::{Config, PodsTold},
     discover::Process,
     engines::{Engines, Told},
-    enrich::Identities,
+    enrich::{Identities, Identity},
     estimate::Estimator,
     exchange::{Observation, RequestRecord},
     export::{
@@ -45,10 +48,6 @@ use crate::{
     kernel::{LoadError, Options, ProbeMode},
     kube::{ConnectError, Connection, Health, Reviews, watch_node},
     pipeline::{Limits, Pipeline},
-    recording::{
-        file::{Content, WriteError, Writer},
-        mask::Masker,
-    },
     serve::{NodeApi, RequestFeed, Reviewer, ServeError, Server, Sources, TokenFile},
     slo::{self, Objective},
     store::Store,
@@ -58,6 +57,8 @@ use crate::{
 use gpus::{Gpus, SharedGpus};
 use keeping::Keeping;
 use occurrences::Occurrences;
+use pods::Rows;
+pub use record::record;
 use telling::Telling;
 use tenants::{SharedTold, Tenants};
 use whose::{NodeScope, SharedPods, Whose};
@@ -114,15 +115,60 @@ struct Observer {
     keeping: Keeping,
     occurrences: Occurrences,
     statistics: Statistics,
+    /// When it began, by the clock of processes' starts.
+    began: u64,
+}
+
+impl Observer {
+    /// Notes who a process is; whether it was not known.
+    fn know(&mut self, tgid: u32, process: &Process) -> bool {
+        let is_new = !self.identities.has(tgid);
+        self.tenants.process(tgid, process, &mut self.identities);
+        self.gpus.process(tgid, process);
+        is_new
+    }
+
+    /// Whether its children are worth a word: a container runtime, say, starts others all the time.
+    fn is_of_interest(&self, identity: &Identity) -> bool {
+        !identity.pod.is_empty() || self.metrics.serves(identity)
+    }
 }
 
 impl Sink for Observer {
     fn process(&mut self, tgid: u32, process: &Process) {
-        let is_new = !self.identities.has(tgid);
-        self.tenants.process(tgid, process, &mut self.identities);
-        self.gpus.process(tgid, process);
-        if is_new {
-            Occurrences::process(&self.keeping, tgid, self.identities.of(tgid));
+        let is_news = self.know(tgid, process);
+        if !self.occurrences.ends_silence(tgid) && !is_news {
+            return;
+        }
+        let identity = self.identities.of(tgid);
+        self.occurrences.process(&self.keeping, tgid, identity, self.tenants.housing(process));
+        if is_news && process.started >= self.began {
+            self.metrics.process_started(identity);
+        }
+    }
+
+    fn exec(&mut self, tgid: u32, process: &Process, time: u64) {
+        let before = self.identities.remove(tgid);
+        self.know(tgid, process);
+        let identity = self.identities.of(tgid);
+        if before.is_some() || self.is_of_interest(identity) {
+            self.occurrences.exec(&self.keeping, (tgid, time), before.as_deref(), identity);
+        } else {
+            self.occurrences.silent(tgid);
+        }
+        self.metrics.process_started(identity);
+    }
+
+    fn chosen(&mut self, tgid: u32, process: &Process, time: u64) {
+        let identity = self.tenants.identity(process);
+        self.occurrences.chosen(&self.keeping, tgid, &identity, time);
+    }
+
+    fn child_gone(&mut self, tgid: u32, process: &Process, end: &End) {
+        let identity = Arc::new(self.tenants.identity(process));
+        self.metrics.process_ended(&identity, end.reason());
+        if self.is_of_interest(&identity) {
+            self.occurrences.process_gone(&self.keeping, tgid, &identity, end, false);
         }
     }
 
@@ -130,10 +176,13 @@ impl Sink for Observer {
         self.tenants.listens(tgid, time);
     }
 
-    fn process_gone(&mut self, tgid: u32) {
-        if let Some(identity) = self.identities.remove(tgid) {
-            Occurrences::process_gone(&self.keeping, tgid, &identity);
+    fn process_gone(&mut self, tgid: u32, end: Option<&End>) {
+        if let Some((identity, end)) = self.identities.remove(tgid).zip(end) {
+            let was_last = !self.identities.has_container_of(&identity);
+            self.metrics.process_ended(&identity, end.reason());
+            self.occurrences.process_gone(&self.keeping, tgid, &identity, end, was_last);
         }
+        self.occurrences.ends_silence(tgid);
         self.tenants.process_gone(tgid);
         self.gpus.process_gone(tgid);
         self.estimator.process_gone(tgid);
@@ -180,7 +229,7 @@ impl Sink for Observer {
             logs: *self.keeping.read.lock().unwrap_or_else(PoisonError::into_inner),
             ..statistics(capture)
         };
-        self.occurrences.drops(&self.keeping, &statistics);
+        self.occurrences.look(&self.keeping, &statistics);
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
     }
 }
@@ -289,33 +338,33 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     };
     let kubernetes = Connection::find(&config.kubernetes).await?;
     let asked = kubernetes.is_some().then(|| Arc::clone(&pods));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
     let watches = match &kubernetes {
-        Some(connection) => watch_pods(connection, config, &pods),
+        Some(connection) => watch_pods(connection, config, &pods, keeping.clone()),
         None => Vec::new(),
     };
     let telling = otlp.clone().map(|otlp| Telling::start(otlp, feed.follow(), Arc::clone(&pods)));
-    let all_pods = config.kubernetes.pods == PodsTold::All;
     let (told_of_gpus, allocations) = (SharedGpus::default(), AllocationsTold::default());
-    let (stop, (board, rounds)) =
-        (Arc::new(AtomicBool::new(false)), Board::new(config.gpu.interval, monotonic));
+    let (board, rounds) = Board::new(config.gpu.interval, monotonic);
     if config.gpu.enabled {
         gpu_thread(config, &whose, Arc::clone(&board), Arc::clone(&stop))?;
         tokio::spawn(watch_allocations(config.gpu.pod_resources.clone(), allocations.clone()));
     }
     let rounds: Option<Receiver<Round>> = config.gpu.enabled.then_some(rounds);
-    let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
     let observer = Observer {
         keeping: keeping.clone(),
         occurrences: Occurrences::default(),
         gpus: Gpus::new(whose.clone(), rounds, Arc::clone(&told_of_gpus)),
         identities: Identities::on_node(&config.node),
-        tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
+        tenants: Tenants::new(whose, config.kubernetes.pods == PodsTold::All, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),
         estimator: Estimator::default(),
         engines: engines.clone(),
         metrics,
         feed: feed.clone(),
         statistics: Arc::clone(&statistics),
+        began: whose::boot_time(),
     };
     let ready = Arc::new(AtomicBool::new(false));
     if let Some(engines) = &engines {
@@ -405,13 +454,25 @@ pub(crate) fn reviewer(
 }
 
 /// Watches the pods of this node in the background; nobody waits for it. How far it can be trusted.
-fn watch_pods(connection: &Connection, config: &Config, pods: &SharedPods) -> Vec<Arc<Health>> {
+fn watch_pods(
+    connection: &Connection,
+    config: &Config,
+    pods: &SharedPods,
+    keeping: Keeping,
+) -> Vec<Arc<Health>> {
     let health = ["pods", "owners"].map(|resource| Health::of(resource, monotonic));
     let (watches, connection) = (health.to_vec(), connection.clone());
     let (node, scope, pods) = (config.node.clone(), config.kubernetes.scope.clone(), Arc::clone(pods));
     tokio::spawn(async move {
-        if let Err(error) = watch_node(&connection, &node, scope, pods, health, wall).await {
-            warn!(%error, "pods are not known");
+        let rows = Rows::to(keeping);
+        let watching = watch_node(&connection, &node, scope, (pods, rows.tell()), health, wall);
+        tokio::select! {
+            ended = watching => {
+                if let Err(error) = ended {
+                    warn!(%error, "pods are not known");
+                }
+            }
+            never = rows.look() => never,
         }
     });
     watches
@@ -464,85 +525,6 @@ fn engines_thread(engines: Arc<Engines>, interval: Duration, stop: Arc<AtomicBoo
         }
     })?;
     Ok(())
-}
-
-/// Writes what is told into a recording.
-struct Recorder {
-    writer: Writer<io::BufWriter<std::fs::File>>,
-    masker: Option<Masker>,
-    failed: Option<String>,
-}
-
-impl Sink for Recorder {
-    fn record(&mut self, raw: &[u8]) {
-        if self.failed.is_some() {
-            return;
-        }
-        let written = match &mut self.masker {
-            None => self.writer.write(raw),
-            Some(masker) => {
-                let mut masked = raw.to_vec();
-                match masker.mask(&mut masked) {
-                    Ok(()) => self.writer.write(&masked),
-                    Err(malformed) => {
-                        warn!(%malformed, "a record that cannot be masked is left out");
-                        Ok(())
-                    }
-                }
-            }
-        };
-        self.failed = written.err().map(|error: WriteError| error.to_string());
-    }
-}
-
-/// Records this node into a file, until SIGINT, SIGTERM or the given time; how many records were written.
-///
-/// # Errors
-/// [`AgentError`]: what could not be started or written.
-pub fn record(
-    config: &Config,
-    path: &std::path::Path,
-    with_content: bool,
-    duration: Option<Duration>,
-) -> Result<u64, AgentError> {
-    let failed = |reason: String| AgentError::Recording { path: path.to_owned(), reason };
-    if path.symlink_metadata().is_ok() {
-        return Err(failed(creation(&io::ErrorKind::AlreadyExists.into())));
-    }
-    let content = if with_content { Content::Included } else { Content::Masked };
-    let stop = stop_on_signals()?;
-    let mut capture = start_capture(config, None)?;
-    let writer = Writer::create(path, content, false).map_err(|error| failed(creation(&error)))?;
-    let masker = (!with_content).then(Masker::new);
-    let mut recorder = Recorder { writer, masker, failed: None };
-    capture.backfill(&mut recorder);
-    let end = duration.map(|duration| monotonic().saturating_add(duration.as_nanos() as u64));
-    while !stop.load(Ordering::Relaxed)
-        && recorder.failed.is_none()
-        && end.is_none_or(|end| monotonic() < end)
-    {
-        capture.turn(&mut recorder);
-    }
-    capture.stop(&mut recorder);
-    if let Some(reason) = recorder.failed {
-        return Err(failed(reason));
-    }
-    let records = recorder.writer.records();
-    recorder.writer.finish().map_err(|error| failed(error.to_string()))?;
-    Ok(records)
-}
-
-/// Why a recording could not be created, and what to do.
-fn creation(error: &io::Error) -> String {
-    let remedy = match error.kind() {
-        io::ErrorKind::AlreadyExists => "name another file, or remove this one",
-        io::ErrorKind::NotFound => "make its folder first",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "name a file in a folder that may be written"
-        }
-        _ => "name a file in another folder",
-    };
-    format!("{error}; {remedy}")
 }
 
 /// A flag that SIGINT and SIGTERM set.

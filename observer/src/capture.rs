@@ -3,6 +3,8 @@
 //! Out, through a [`Sink`]: every raw record, and every observation with the process it is about. Runs on one
 //! thread and never waits for anybody but the ring.
 
+mod end;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
@@ -18,6 +20,8 @@ use crate::{
     kernel::{Kernel, LoadError, Options},
     pipeline::Pipeline,
 };
+
+pub use end::{End, REASONS};
 
 /// Records taken from the ring before what follows from them is passed on.
 const BATCH: usize = 4096;
@@ -45,8 +49,16 @@ pub trait Sink {
     fn process(&mut self, _tgid: u32, _process: &Process) {}
     /// A process began to listen, or to accept, at this time.
     fn listens(&mut self, _tgid: u32, _time: u64) {}
-    /// A process is gone, and all observations about it have been told.
-    fn process_gone(&mut self, _tgid: u32) {}
+    /// A process runs a new program since this time: one that observations were about, or the child of one.
+    fn exec(&mut self, tgid: u32, process: &Process, _time: u64) {
+        self.process(tgid, process);
+    }
+    /// The kernel chose a process to be killed at this time, because memory was out.
+    fn chosen(&mut self, _tgid: u32, _process: &Process, _time: u64) {}
+    /// A child of an observed process ended badly, of which nothing was told before.
+    fn child_gone(&mut self, _tgid: u32, _process: &Process, _end: &End) {}
+    /// A process is gone, or not to be observed any more, and all observations about it have been told.
+    fn process_gone(&mut self, _tgid: u32, _end: Option<&End>) {}
     /// An observation.
     fn observation(&mut self, _observation: Observation) {}
     /// Bytes of a process's connection that were not decoded.
@@ -111,7 +123,10 @@ pub struct Capture {
     ended: VecDeque<(u64, u64)>,
     /// The same connections.
     ending: HashSet<u64>,
-    gone: HashSet<u32>,
+    /// Processes that are gone, and how they ended; or that are not to be observed any more.
+    gone: HashMap<u32, Option<End>>,
+    /// Processes that were chosen to be killed.
+    victims: HashSet<u32>,
     /// Processes whose leader is known to be gone, and that nothing else is known of.
     suspects: HashSet<u32>,
     next_housekeeping: u64,
@@ -162,7 +177,8 @@ impl Capture {
             outside: HashMap::new(),
             ended: VecDeque::new(),
             ending: HashSet::new(),
-            gone: HashSet::new(),
+            gone: HashMap::new(),
+            victims: HashSet::new(),
             suspects: HashSet::new(),
             next_housekeeping: 0,
             missed: 0,
@@ -178,14 +194,15 @@ impl Capture {
         self.note_clocks(sink);
         let own = std::process::id();
         for tgid in listening().into_iter().filter(|tgid| *tgid != own) {
-            if self.look_up(tgid, sink) {
+            if self.look_up(tgid, None, sink) {
                 self.kernel.watch.adopt(tgid);
             }
         }
     }
 
-    /// Looks a process up and decides on it. Whether it is observed: it is not if it is gone or out of scope.
-    fn look_up(&mut self, tgid: u32, sink: &mut impl Sink) -> bool {
+    /// Looks a process up, which may run a new program since a time, and decides on it. Whether it is observed: it is
+    /// not if it is gone or out of scope.
+    fn look_up(&mut self, tgid: u32, exec: Option<u64>, sink: &mut impl Sink) -> bool {
         let Some(process) = Process::look_up(tgid) else { return false };
         let decision = decide(&*self.scope, tgid, &process);
         if decision != Decision::Observe {
@@ -196,7 +213,7 @@ impl Capture {
                 self.pipeline.let_go(tgid, monotonic());
             }
             if self.processes.remove(&tgid).is_some() {
-                self.gone.insert(tgid);
+                self.gone.insert(tgid, None);
             }
             if self.outside.len() < PROCESSES || self.outside.contains_key(&tgid) {
                 let listened = self.outside.get(&tgid).and_then(|outside| outside.listened);
@@ -209,7 +226,10 @@ impl Capture {
         }
         let outside = self.outside.remove(&tgid);
         self.kernel.watch.admit(tgid);
-        sink.process(tgid, &process);
+        match exec {
+            Some(time) => sink.exec(tgid, &process, time),
+            None => sink.process(tgid, &process),
+        }
         if let Some(time) = outside.and_then(|outside| outside.listened) {
             sink.listens(tgid, time);
         }
@@ -235,7 +255,7 @@ impl Capture {
             .filter(|(tgid, process)| decided(**tgid, process) != Decision::Observe)
             .map(|(tgid, _)| *tgid);
         for tgid in outside.chain(inside).collect::<Vec<_>>() {
-            if !self.look_up(tgid, sink) && is_gone(tgid) {
+            if !self.look_up(tgid, None, sink) && is_gone(tgid) {
                 self.outside.remove(&tgid);
             }
         }
@@ -277,14 +297,14 @@ impl Capture {
                 };
                 sink.record(raw);
                 match record {
-                    Record::Open(_) | Record::Listen(_) | Record::Exec(_) | Record::Exit(_) => {
-                        lifecycle.push((*record.header(), exited(&record)));
+                    Record::Exit(exit) => lifecycle.push((exit.header, Some(exit))),
+                    Record::Open(_) | Record::Listen(_) | Record::Exec(_) | Record::Oom(_) => {
+                        lifecycle.push((*record.header(), None));
                     }
                     Record::Data(..)
                     | Record::Close(_)
                     | Record::State(_)
                     | Record::Ended(_)
-                    | Record::Oom(_)
                     | Record::Clock(_) => {}
                 }
                 pipeline.handle_record(&record);
@@ -323,17 +343,28 @@ impl Capture {
         self.pass_on(sink);
     }
 
-    fn lifecycle(&mut self, header: Header, exit: Option<bool>, sink: &mut impl Sink) {
+    fn lifecycle(&mut self, header: Header, exit: Option<Exit>, sink: &mut impl Sink) {
         let Header { kind, tgid, time, .. } = header;
         match exit {
-            Some(true) => {
-                self.gone.insert(tgid);
+            Some(exit) if exit.flags & exit_flags::GROUP_DEAD != 0 => {
+                let end = End::of(&exit).or_asked(tgid);
+                self.gone.insert(tgid, Some(end));
+                if end.reason() != "ok" && !self.processes.contains_key(&tgid) {
+                    self.child_gone(tgid, &end, sink);
+                }
             }
             // Only the leader is known to be gone: look, now and in each housekeeping.
-            Some(false) => self.look_for_end(tgid, sink),
+            Some(exit) => {
+                if exit.flags & exit_flags::OOM != 0 {
+                    self.victims.insert(tgid);
+                }
+                self.look_for_end(tgid, sink);
+            }
+            None if kind == Kind::Oom as u32 => self.chosen(tgid, time, sink),
             None if kind == Kind::Open as u32 && self.processes.contains_key(&tgid) => {}
             None => {
-                let observed = self.look_up(tgid, sink);
+                let exec = (kind == Kind::Exec as u32).then_some(time);
+                let observed = self.look_up(tgid, exec, sink);
                 let listens = kind == Kind::Listen as u32;
                 if listens && observed {
                     sink.listens(tgid, time);
@@ -344,8 +375,33 @@ impl Capture {
         }
     }
 
+    /// The kernel chose a process to be killed. Others than those that are observed are told of, too, if they may be: an
+    /// engine's workers need not serve anything.
+    fn chosen(&mut self, tgid: u32, time: u64, sink: &mut impl Sink) {
+        if let Some(process) = self.processes.get(&tgid) {
+            self.victims.insert(tgid);
+            return sink.chosen(tgid, process, time);
+        }
+        // It is still there for a while: to give its memory back takes time.
+        if let Some(process) = Process::look_up(tgid)
+            && decide(&*self.scope, tgid, &process) == Decision::Observe
+        {
+            sink.chosen(tgid, &process, time);
+        }
+    }
+
+    /// A process that serves nothing itself ended badly, such as a worker that an engine forked. Who it was is told by
+    /// what is left of it, until its parent has asked.
+    fn child_gone(&mut self, tgid: u32, end: &End, sink: &mut impl Sink) {
+        if let Some(process) = Process::look_up(tgid)
+            && decide(&*self.scope, tgid, &process) == Decision::Observe
+        {
+            sink.child_gone(tgid, &process, end);
+        }
+    }
+
     fn look_for_end(&mut self, tgid: u32, sink: &mut impl Sink) {
-        if self.gone.contains(&tgid) {
+        if self.gone.contains_key(&tgid) {
             return;
         }
         if !is_gone(tgid) {
@@ -363,13 +419,13 @@ impl Capture {
                 tid: tgid,
             },
             flags: exit_flags::GROUP_DEAD,
-            _pad: 0,
+            status: 0,
         };
         sink.record(&exit.to_bytes());
         self.pipeline.handle_record(&Record::Exit(exit));
         self.made += 1;
         self.kernel.watch.clear(tgid);
-        self.gone.insert(tgid);
+        self.gone.insert(tgid, Some(End::of(&exit).or_asked(tgid)));
     }
 
     /// Calls whose probes the kernel skipped left no trace in any position.
@@ -427,10 +483,15 @@ impl Capture {
         self.suspects.retain(|tgid| !self.processes.contains_key(tgid));
         self.pass_on(sink);
         if !self.gone.is_empty() {
-            self.kernel.tables.sweep(&self.gone);
-            for tgid in std::mem::take(&mut self.gone) {
+            let gone = std::mem::take(&mut self.gone);
+            self.kernel.tables.sweep(|tgid| gone.contains_key(&tgid));
+            for (tgid, mut end) in gone {
                 self.processes.remove(&tgid);
-                sink.process_gone(tgid);
+                let was_chosen = self.victims.remove(&tgid);
+                if let Some(end) = &mut end {
+                    end.chosen |= was_chosen;
+                }
+                sink.process_gone(tgid, end.as_ref());
             }
         }
     }
@@ -461,14 +522,6 @@ impl Capture {
 /// Whether a process is observed. One whose system calls are numbered differently cannot be.
 fn decide(scope: &dyn Scope, tgid: u32, process: &Process) -> Decision {
     if process.is_native { scope.decide(tgid, process) } else { Decision::Ignore }
-}
-
-/// Whether an exit record says that the whole process is gone.
-fn exited(record: &Record<'_>) -> Option<bool> {
-    match record {
-        Record::Exit(exit) => Some(exit.flags & exit_flags::GROUP_DEAD != 0),
-        _ => None,
-    }
 }
 
 /// The present moment on both clocks.

@@ -14,6 +14,7 @@ pub mod hammer;
 pub mod image;
 pub mod kubelet;
 pub mod live;
+pub mod memory;
 pub mod node;
 pub mod pod;
 pub mod prometheus;

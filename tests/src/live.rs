@@ -12,7 +12,7 @@ use std::{
 };
 
 use observer::{
-    capture::{Capture, Decision, Scope, Sink, monotonic},
+    capture::{Capture, Decision, End, Scope, Sink, monotonic},
     discover::Process,
     exchange::{Observation, RequestRecord},
     kernel::{Counts, Options, Probe, Sizes},
@@ -51,6 +51,8 @@ pub struct Seen {
     pub undecoded: Vec<(&'static str, u64)>,
     /// Raw records by process and kind, with the data records' covered and captured bytes.
     pub raw: HashMap<u32, Raw>,
+    /// How processes ended.
+    pub ends: HashMap<u32, End>,
     /// Raw records, copied, if asked for.
     pub recording: Option<Vec<Vec<u8>>>,
     /// How long to dawdle over each record, so that the ring overflows.
@@ -145,6 +147,10 @@ impl Sink for Collect {
         if let Some(recording) = &mut seen.recording {
             recording.push(raw.to_vec());
         }
+    }
+
+    fn process_gone(&mut self, tgid: u32, end: Option<&End>) {
+        self.0.lock().expect("collector").ends.extend(end.map(|end| (tgid, *end)));
     }
 
     fn undecoded(&mut self, _tgid: u32, cause: &'static str, bytes: u64) {

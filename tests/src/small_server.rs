@@ -1,13 +1,16 @@
 //! A server small enough for a machine with one program in its file system: it answers one request with a
-//! stream of events, or with many small writes.
+//! stream of events, or with many small writes, or it ends.
 
 use std::{
+    fs,
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::Path,
     thread,
     time::Duration,
 };
 
+use rustix::process::Signal;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Bytes of each write of [`writes`].
@@ -61,6 +64,35 @@ pub fn writes(count: usize) -> io::Result<()> {
         stream.write_all(&[b'x'; WRITE])?;
     }
     Ok(())
+}
+
+/// Listens, prints the port, and when somebody connects ends: with a `code`, which is 3, or by another `thread` with that
+/// code; by a `crash`, by a `kill`; or because the `memory` of the cgroup in `CGROUP` is used up.
+///
+/// # Errors
+/// What a socket or the cgroup says.
+pub fn end(how: &str) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?.port());
+    io::stdout().flush()?;
+    listener.accept()?;
+    let own = rustix::process::getpid();
+    match how {
+        "crash" => std::process::abort(),
+        "kill" => rustix::process::kill_process(own, Signal::KILL)?,
+        "thread" => {
+            thread::spawn(|| std::process::exit(3));
+            thread::sleep(Duration::from_mins(1));
+        }
+        "memory" => {
+            let cgroup = std::env::var("CGROUP").unwrap_or_default();
+            fs::write(Path::new(&cgroup).join("cgroup.procs"), own.as_raw_nonzero().to_string())?;
+            let hog: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 1 << 20]).collect();
+            println!("{}", hog.len());
+        }
+        _ => {}
+    }
+    std::process::exit(3);
 }
 
 /// Accepts one connection and reads one request head with a body of two bytes.

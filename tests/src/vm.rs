@@ -20,6 +20,7 @@ use observer::{
 };
 use observer_ebpf::Counter;
 use rustix::{
+    mount::{MountFlags, mount},
     process::{Resource, Rlimit, setrlimit},
     system::uname,
     thread::{CapabilitySet, CapabilitySets, set_capabilities},
@@ -28,6 +29,7 @@ use rustix::{
 use crate::{
     hammer,
     live::Live,
+    memory::MemoryCgroup,
     small_server::{GAP, WRITE},
     workload::Workload,
 };
@@ -43,6 +45,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// What does not hold.
 pub fn check(own: &str) -> Result<()> {
     one_exchange(own).context("capture of one exchange")?;
+    ends(own).context("how processes end")?;
     few_capabilities(own).context("with few capabilities")?;
     no_write_is_missed(own).context("writes beside bpf(2)")
 }
@@ -85,6 +88,38 @@ fn one_exchange(own: &str) -> Result<()> {
         record.ttft.unwrap_or_default() * 1e3,
         if record.queue.socket.is_some() { "known" } else { "not known on this kernel" }
     );
+    Ok(())
+}
+
+/// How a server ended is told for certain, although its parent asked at once.
+fn ends(own: &str) -> Result<()> {
+    fs::create_dir_all("/sys/fs/cgroup")?;
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlags::empty(), c"")?;
+    let (cgroup, live) = (MemoryCgroup::new(16 << 20), Live::start_default());
+    for (how, expected) in [
+        ("code", "error"),
+        ("crash", "crash"),
+        ("thread", "error"),
+        ("kill", "killed"),
+        ("memory", "oom_kill"),
+    ] {
+        let mut command = Command::new(own);
+        command.args(["end", how]).env("CGROUP", cgroup.path());
+        let (server, port) = Workload::start(command);
+        let pid = server.pid();
+        live.wait_until("the server", LIMIT, |seen| seen.raw.get(&pid).is_some_and(|raw| raw.listen > 0));
+        // Asks as soon as there is something to ask for.
+        let parent = thread::spawn(move || server.wait());
+        drop(TcpStream::connect(("127.0.0.1", port.parse()?))?);
+        let _status = parent.join();
+        live.wait_until("its end", LIMIT, |seen| seen.ends.contains_key(&pid));
+        let end = live.look(|seen| seen.ends[&pid]);
+        ensure!(end.reason() == expected, "{how}: {end:?}");
+        ensure!(expected != "error" || end.code() == Some(3), "{how}: {end:?}");
+    }
+    let report = live.stop();
+    ensure!(report.counts.balanced(), "{:?}", report.counts);
+    println!("vm: ends by code, crash, kill and for memory told apart");
     Ok(())
 }
 

@@ -101,6 +101,11 @@ impl Workload {
         assert!(status.success(), "workload ended with {status}");
     }
 
+    /// Waits for its end, however it comes.
+    pub fn wait(mut self) {
+        let _status = self.child.wait();
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill(mut self) {
         let _ = self.child.kill();

@@ -51,7 +51,7 @@ fn a_machine_that_grants_everything_lacks_nothing() {
         assert_eq!(finding(&findings, check, "")["state"], "ok", "{check}");
     }
     let probes = findings.iter().filter(|finding| finding["check"] == "probe" && finding["state"] == "ok");
-    assert_eq!(probes.count(), 9, "{findings:#?}");
+    assert_eq!(probes.count(), 10, "{findings:#?}");
     finding(&findings, "probe", "sys_enter");
     let honors = finding(&findings, "honorLabels", "");
     assert_eq!(honors["state"], "unknown");

@@ -1,9 +1,10 @@
 //! What is told of processes: that they listen, replace their program, end, and are killed for memory.
 
-use std::{fs, net::TcpStream, path::PathBuf, process::Command, time::Duration};
+use std::{net::TcpStream, process::Command, time::Duration};
 
 use observer_tests::{
     live::{Live, privileged},
+    memory::MemoryCgroup,
     workload::Workload,
 };
 
@@ -42,42 +43,17 @@ fn an_exec_of_a_watched_process_is_told() {
     drop(live.stop());
 }
 
-/// A memory cgroup of its own, removed when it goes out of scope.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    /// With a limit in bytes, in whichever hierarchy has the memory controller.
-    fn new(limit: u64) -> Self {
-        let name = format!("observer-test-{}", std::process::id());
-        let (parent, file) = if fs::metadata("/sys/fs/cgroup/memory").is_ok() {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        } else {
-            ("/sys/fs/cgroup", "memory.max")
-        };
-        let path = PathBuf::from(parent).join(name);
-        fs::create_dir(&path).expect("a cgroup for the test");
-        fs::write(path.join(file), limit.to_string()).expect("its limit");
-        Self(path)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn a_victim_of_the_out_of_memory_killer_is_named() {
     if !privileged() {
         return;
     }
     let live = Live::start_default();
-    let cgroup = Cgroup::new(32 << 20);
+    let cgroup = MemoryCgroup::new(32 << 20);
     let script = format!(
         "import os\nopen('{}/cgroup.procs', 'w').write(str(os.getpid()))\nprint(os.getpid(), flush=True)\n\
          hog = [bytearray(1 << 20) for _ in range(4096)]",
-        cgroup.0.display()
+        cgroup.path().display()
     );
     let mut command = Command::new("python3");
     command.args(["-c", &script]);

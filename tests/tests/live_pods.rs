@@ -11,7 +11,7 @@ use observer_tests::{
     workload::{Workload, quiet},
 };
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Decisions are made again, and statistics taken, once a second.
 const SECOND: Duration = Duration::from_millis(1500);
@@ -181,4 +181,52 @@ fn without_an_api_server_names_come_from_the_kubelet_and_what_was_known_stays() 
         quiet(SECOND);
     }
     agent.end(Signal::TERM).assert_prompt("SIGTERM");
+}
+
+#[test]
+fn a_container_that_comes_back_is_told_with_the_kubelets_count() {
+    if !privileged() {
+        return;
+    }
+    let (cluster, place) = (Cluster::start(), Place::new(9));
+    let agent = cluster.agent(&[]);
+    let told = agent.follow_feed("events?kind=process,kubernetes&pod=llama-0&follow=true");
+    cluster.api.put(place.pod("llama-0", &json!({})));
+    let rows = |reason: &str| -> Vec<Value> {
+        let text = told.text();
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        rows.filter(|row| row["reason"] == reason).collect()
+    };
+    let (container, port) = place.server(&place.cgroupfs());
+    quiet(SECOND);
+    ask(&port, "a");
+    wait_for("its process", || (!rows("observed").is_empty()).then_some(()));
+    // Killed, and started again.
+    drop(container);
+    let exit = wait_for("its end", || rows("exit").pop());
+    assert!(exit["message"].as_str().expect("a message").ends_with("ended by signal 9"), "{exit}");
+    assert_eq!(rows("restart"), [Value::Null; 0]);
+    let (_container, port) = place.server(&place.cgroupfs());
+    quiet(SECOND);
+    ask(&port, "b");
+    let restart = wait_for("its return", || rows("restart").pop());
+    assert_eq!((&restart["kind"], &restart["restart"]), (&json!("process"), &json!(3)), "{restart}");
+    assert_eq!((&restart["namespace"], &restart["container"]), (&json!("ml"), &json!("server")), "{restart}");
+    // The kubelet tells later, and of the next life before.
+    let mut pod = place.pod("llama-0", &json!({}));
+    pod["status"]["containerStatuses"][0]["restartCount"] = json!(4);
+    pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["finishedAt"] =
+        json!("2026-01-05T08:00:07Z");
+    cluster.api.put(pod);
+    let told = wait_for("what the kubelet tells", || {
+        rows("restart").into_iter().find(|row| row["kind"] == "kubernetes")
+    });
+    assert_eq!((&told["restart"], &told["workload"]), (&json!(4), &json!("llama")), "{told}");
+    let said = "server was started again (4 times by now); it had ended: OOMKilled, exit code 137, signal 9";
+    assert_eq!(told["message"], said);
+    assert_eq!(rows("OOMKilled").len(), 1, "of the life before the first telling nothing is known");
+    let labels = [&SERVER[..], &[("reason", "killed")]].concat();
+    wait_for("the metric", || {
+        (agent.metrics().sum("llm_process_exits_total", &labels) == Some(1)).then_some(())
+    });
 }

@@ -83,7 +83,7 @@ fn sees(copies: &Copies, is_root: bool, capabilities: &[&str]) -> bool {
     let mut client = Client::connect(&port);
     client.plain("before", &chat("m", false, 1));
     let agent = Agent::with(agent(copies, is_root, capabilities));
-    assert_eq!(agent.metrics().sum("observer_probe_info", &[("mode", "attached")]), Some(9));
+    assert_eq!(agent.metrics().sum("observer_probe_info", &[("mode", "attached")]), Some(10));
     let follower = agent.follow();
     // The follower is there a moment later.
     quiet(SOON / 5);

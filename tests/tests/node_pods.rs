@@ -9,7 +9,7 @@ use std::{
 use observer::{
     capture::{monotonic, wall},
     config::{KubernetesConfig, KubernetesMode, PodScope, Selector},
-    kube::{Connection, Health, Snapshot, watch_node},
+    kube::{Connection, Health, Snapshot, TellChange, watch_node},
     pods::{ContainerKind, Phase, Pod, Pods, State, Workload},
 };
 use observer_tests::{
@@ -30,6 +30,8 @@ struct Watched {
     api: ApiServer,
     pods: Arc<Mutex<Pods>>,
     health: [Arc<Health>; 2],
+    /// What was told to have happened: pod, reason, message.
+    told: Arc<Mutex<Vec<[String; 3]>>>,
     _folder: TempDir,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -45,6 +47,11 @@ impl Watched {
         let health = ["pods", "owners"].map(|resource| Health::of(resource, monotonic));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (shared, of) = (Arc::clone(&pods), health.clone());
+        let told = Arc::<Mutex<Vec<[String; 3]>>>::default();
+        let into = Arc::clone(&told);
+        let tell: TellChange = Arc::new(move |pod, change| {
+            into.lock().expect("changes").push([pod.name.clone(), change.reason, change.message]);
+        });
         let settings = KubernetesConfig {
             mode: KubernetesMode::On,
             kubeconfig: Some(kubeconfig),
@@ -56,12 +63,12 @@ impl Watched {
             runtime.block_on(async {
                 let connection = Connection::find(&settings).await.expect("settings").expect("a connection");
                 tokio::select! {
-                    ended = watch_node(&connection, NODE, scope, shared, of, wall) => ended.expect("a client"),
+                    ended = watch_node(&connection, NODE, scope, (shared, tell), of, wall) => ended.expect("a client"),
                     _ = stopped => {}
                 }
             });
         });
-        let watched = Self { api, pods, health, _folder: folder, stop: Some(stop) };
+        let watched = Self { api, pods, health, told, _folder: folder, stop: Some(stop) };
         wait_for("the first list", || watched.look(Pods::is_synced).then_some(()));
         watched
     }
@@ -81,6 +88,12 @@ impl Watched {
         names
     }
 
+    /// Reasons that were told of a pod, in that order.
+    fn told(&self, name: &str) -> Vec<String> {
+        let told = self.told.lock().expect("changes");
+        told.iter().filter(|[pod, ..]| pod == name).map(|[_, reason, _]| reason.clone()).collect()
+    }
+
     fn health(&self) -> Snapshot {
         self.health[0].snapshot()
     }
@@ -98,6 +111,37 @@ fn running(name: &str) -> objects::Pod {
 
 fn workload(kind: &str, name: &str) -> Workload {
     Workload { kind: kind.to_owned(), name: name.to_owned() }
+}
+
+#[test]
+fn what_happens_to_a_pod_is_told_once_whatever_the_api_server_does() {
+    let mut watched = Watched::start(PodScope::default());
+    watched.api.put(running("llama"));
+    watched.pod("llama", |pod| pod.ready);
+    assert_eq!(watched.told("llama"), ["Scheduled", "Ready", "Started"]);
+    let ended = running("llama").terminated("server", "OOMKilled", 137, AT).unready("server", AT);
+    watched.api.put(ended.clone());
+    watched.pod("llama", |pod| !pod.ready);
+    assert_eq!(watched.told("llama")[3..], ["NotReady", "OOMKilled"]);
+    watched.api.put(ended.restarted("server", AT));
+    watched.pod("llama", |pod| pod.containers[0].restarts == 1);
+    assert_eq!(watched.told("llama")[5..6], ["restart"]);
+    let [_, _, said] = watched.told.lock().expect("changes")[5].clone();
+    assert!(said.ends_with("it had ended: OOMKilled, exit code 137, signal 9"), "{said}");
+    // Forgotten, and listed again as it was.
+    let before = watched.told("llama");
+    let lists = watched.health().lists;
+    watched.api.stop();
+    watched.api.put(running("other"));
+    watched.api.compact();
+    watched.api.restart();
+    wait_for("another list", || (watched.health().lists > lists).then_some(()));
+    watched.pod("other", |pod| pod.ready);
+    assert_eq!(watched.told("llama"), before);
+    // Of one that may not be told of nothing is.
+    watched.api.put(running("secret").annotation("llm-observer/observe", "false"));
+    watched.pod("secret", |pod| pod.ready);
+    assert!(watched.told("secret").is_empty());
 }
 
 #[test]

@@ -248,6 +248,10 @@ pub struct Exec {
 pub mod exit_flags {
     /// The kernel said that the whole thread group is gone. Without it only the leader thread is known to be.
     pub const GROUP_DEAD: u32 = 1;
+    /// `Exit::status` is what the process ended with.
+    pub const STATUS: u32 = 1 << 1;
+    /// The kernel had chosen the process to be killed because memory was out.
+    pub const OOM: u32 = 1 << 2;
 }
 
 /// A watched process exited.
@@ -258,8 +262,8 @@ pub struct Exit {
     pub header: Header,
     /// Bits of [`exit_flags`].
     pub flags: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// With [`exit_flags::STATUS`] what its parent is told by `wait(2)`; otherwise zero.
+    pub status: u32,
 }
 
 /// The kernel ran out of memory and chose a victim.
@@ -324,5 +328,5 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 
 to_bytes! {
     Clock { realtime };
-    Exit { flags };
+    Exit { flags, status };
 }

@@ -187,7 +187,7 @@ impl<'a> Record<'a> {
             }
             Kind::Listen => Self::Listen(Listen { header, fd: f.i32(), _pad: f.u32(), comm: f.take() }),
             Kind::Exec => Self::Exec(Exec { header, comm: f.take() }),
-            Kind::Exit => Self::Exit(Exit { header, flags: f.u32(), _pad: f.u32() }),
+            Kind::Exit => Self::Exit(Exit { header, flags: f.u32(), status: f.u32() }),
             Kind::Oom => Self::Oom(Oom { header }),
             Kind::Clock => Self::Clock(Clock { header, realtime: f.u64() }),
         })

@@ -1,7 +1,7 @@
 //! Process lifecycle: watch bytes follow forks and end with their process.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_comm,
+    helpers::{bpf_get_current_comm, bpf_probe_read_kernel},
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
@@ -61,7 +61,8 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Fires for each thread. The process is gone when the kernel says so, or when user space has looked.
+/// Fires for each thread. The process is gone when the kernel says so, or when user space has looked. One that was
+/// watched until it replaced its program is told of, too: an engine's workers are started so.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = scope::current();
@@ -79,26 +80,68 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
         // SAFETY: points into a map value. The id was this thread's; its byte came with the fork.
         unsafe { core::ptr::write_volatile(thread, 0) };
     }
-    // The second argument of the tracepoint, on kernels whose format has the field.
-    let told = read::EXIT_GROUP_DEAD() != ABSENT;
-    let group_dead = if told { ctx.arg::<u64>(1) & 1 } else { 0 };
-    if group_dead == 0 && (told || tid != tgid) {
+    // The first argument of the tracepoint is the task.
+    let task: u64 = ctx.arg(0);
+    let signal = at::<u64>(task, read::TASK_SIGNAL());
+    let last = is_last(&ctx, signal);
+    if last == Some(false) || last.is_none() && tid != tgid {
         return 0;
     }
-    if group_dead != 0 {
+    if last == Some(true) {
         // SAFETY: points into a map value.
         unsafe { core::ptr::write_volatile(byte, 0) };
     }
-    if !observes(value) {
+    if value & watch::DENIED != 0 {
         return 0;
     }
     debug!(&ctx, "exit of watched process {}", tgid);
-    emit::lifecycle(&Exit {
-        header: emit::header::<Exit>(Kind::Exit),
-        flags: if group_dead != 0 { exit_flags::GROUP_DEAD } else { 0 },
-        _pad: 0,
-    });
+    let mut exit = Exit { header: emit::header::<Exit>(Kind::Exit), ..Exit::default() };
+    if last == Some(true) {
+        exit.flags = exit_flags::GROUP_DEAD;
+        if let Some(status) = status(task, signal, tid == tgid) {
+            exit.flags |= exit_flags::STATUS;
+            exit.status = status;
+        }
+    }
+    // Set when the process was chosen, and never taken back (mm/oom_kill.c, mark_oom_victim).
+    if signal.and_then(|signal| at::<u64>(signal, read::SIGNAL_OOM_MM())).is_some_and(|memory| memory != 0) {
+        exit.flags |= exit_flags::OOM;
+    }
+    emit::lifecycle(&exit);
     0
+}
+
+/// Whether this was the last thread of its process: the second argument of the tracepoint, on kernels whose format has
+/// the field, else what the argument is made of (kernel/exit.c, do_exit).
+#[inline(always)]
+fn is_last(ctx: &RawTracePointContext, signal: Option<u64>) -> Option<bool> {
+    if read::EXIT_GROUP_DEAD() != ABSENT {
+        return Some(ctx.arg::<u64>(1) & 1 != 0);
+    }
+    Some(at::<i32>(signal?, read::SIGNAL_LIVE())? == 0)
+}
+
+/// What the parent of a process will be told, as kernel/exit.c, wait_task_zombie, finds it. Where threads ended one by
+/// one, the code is the leader's, which only the leader itself is sure to have written.
+#[inline(always)]
+fn status(task: u64, signal: Option<u64>, leads: bool) -> Option<u32> {
+    // include/linux/sched/signal.h
+    const SIGNAL_GROUP_EXIT: u32 = 4;
+    let signal = signal?;
+    if at::<u32>(signal, read::SIGNAL_FLAGS())? & SIGNAL_GROUP_EXIT != 0 {
+        return at(signal, read::SIGNAL_EXIT_CODE());
+    }
+    if leads { at(task, read::TASK_EXIT_CODE()) } else { None }
+}
+
+/// A field of a kernel structure; none if its place is not known.
+#[inline(always)]
+fn at<T>(base: u64, offset: u32) -> Option<T> {
+    if offset == ABSENT {
+        return None;
+    }
+    // SAFETY: read through a helper that checks the address.
+    unsafe { bpf_probe_read_kernel((base + offset as u64) as *const T) }.ok()
 }
 
 /// The victim is named by a field; the current task is whoever asked for memory.

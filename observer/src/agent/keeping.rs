@@ -34,10 +34,13 @@ pub(super) type SharedWanted = Arc<Mutex<Wanted>>;
 
 /// Where what happened goes. Never makes whoever tells wait.
 #[derive(Clone)]
-pub(super) struct Keeping {
+pub(crate) struct Keeping {
+    /// The node of what does not say on which it happened.
     node: String,
-    pub(super) rows: RowFeed,
-    pub(super) store: Option<Store>,
+    /// What ids of events begin with: a cluster merges those of its agents and its own.
+    prefix: char,
+    pub(crate) rows: RowFeed,
+    pub(crate) store: Option<Store>,
     pub(super) stores_logs: bool,
     pub(super) files: LogFiles,
     pub(super) wanted: SharedWanted,
@@ -46,7 +49,7 @@ pub(super) struct Keeping {
 }
 
 /// The threads.
-pub(super) struct Threads {
+pub(crate) struct Threads {
     writing: Option<JoinHandle<()>>,
     /// Told to end after all others, so that what they tell is kept.
     stop: Arc<AtomicBool>,
@@ -54,7 +57,7 @@ pub(super) struct Threads {
 
 impl Threads {
     /// Commits what was told.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         if self.writing.is_some_and(|writing| writing.join().is_err()) {
             warn!("the thread that writes the store died; its last message says why");
@@ -62,21 +65,16 @@ impl Threads {
     }
 }
 
-/// Opens the store and starts what fills it. Without one, what happens is told to followers only.
-pub(super) fn start(
-    config: &Config,
-    in_kubernetes: bool,
-    stop: &Arc<AtomicBool>,
-) -> io::Result<(Keeping, Threads)> {
-    let wanted = SharedWanted::default();
-    let files = LogFiles { sources: sources(config, &wanted), redacts: config.logs.redact, wall: now };
+/// Opens the store and starts what writes it. Without one, what happens is told to followers only.
+pub(crate) fn open(config: &Config, node: &str, prefix: char) -> io::Result<(Keeping, Threads)> {
     let mut keeping = Keeping {
-        node: config.node.clone(),
+        node: node.to_owned(),
+        prefix,
         rows: RowFeed::new(FEED),
         store: None,
         stores_logs: false,
-        wanted,
-        files,
+        wanted: SharedWanted::default(),
+        files: LogFiles::default(),
         read: Arc::default(),
         told: Arc::default(),
     };
@@ -96,15 +94,29 @@ pub(super) fn start(
     info!(path = %config.store.path.display(), rows = store.counts().rows, "what happens is kept on disk");
     let told = Arc::clone(&threads.stop);
     threads.writing = Some(thread::Builder::new().name("store".into()).spawn(move || writer.run(&told))?);
-    keeping.stores_logs = match config.logs.store {
-        LogStore::On => true,
-        LogStore::Off => false,
-        LogStore::Auto => !in_kubernetes,
-    };
-    if keeping.stores_logs {
-        logs_thread(config, &store, &keeping, Arc::clone(stop))?;
-    }
     keeping.store = Some(store);
+    Ok((keeping, threads))
+}
+
+/// Opens the store of a node and starts what fills it.
+pub(super) fn start(
+    config: &Config,
+    in_kubernetes: bool,
+    stop: &Arc<AtomicBool>,
+) -> io::Result<(Keeping, Threads)> {
+    let (mut keeping, threads) = open(config, &config.node, 'e')?;
+    let sources = sources(config, &keeping.wanted);
+    keeping.files = LogFiles { sources, redacts: config.logs.redact, wall: now };
+    if let Some(store) = &keeping.store {
+        keeping.stores_logs = match config.logs.store {
+            LogStore::On => true,
+            LogStore::Off => false,
+            LogStore::Auto => !in_kubernetes,
+        };
+        if keeping.stores_logs {
+            logs_thread(config, store, &keeping, Arc::clone(stop))?;
+        }
+    }
     Ok((keeping, threads))
 }
 
@@ -159,12 +171,14 @@ fn origin_of(path: &std::path::Path, node: &str) -> Origin {
 
 impl Keeping {
     /// Tells of an event, which has no id yet.
-    pub(super) fn event(&self, mut row: Row) {
-        row.id = format!("e{:012x}", self.told.fetch_add(1, Ordering::Relaxed));
+    pub(crate) fn event(&self, mut row: Row) {
+        row.id = format!("{}{:012x}", self.prefix, self.told.fetch_add(1, Ordering::Relaxed));
         if row.time == 0 {
             row.time = now();
         }
-        row.node.clone_from(&self.node);
+        if row.node.is_empty() {
+            row.node.clone_from(&self.node);
+        }
         self.rows.publish(&row);
         if let Some(store) = &self.store {
             store.event(row);
@@ -172,7 +186,7 @@ impl Keeping {
     }
 
     /// Tells of the observer itself.
-    pub(super) fn own(&self, reason: &str, level: Level, message: String) {
+    pub(crate) fn own(&self, reason: &str, level: Level, message: String) {
         self.event(Row {
             kind: Kind::Observer,
             reason: reason.to_owned(),

@@ -14,11 +14,11 @@ use super::whose::{Whose, boot_time, locked};
 use crate::{
     capture::{monotonic, wall},
     discover::{Placement, Process, absolute, usage},
-    enrich::Identities,
+    enrich::{Identities, Identity},
     exchange::RequestRecord,
     lines::Origin,
     logs::Wanted,
-    pods::{Starts, Told},
+    pods::{Container, Starts, Told},
 };
 
 /// Where the kernel mounts the hierarchies of cgroups.
@@ -26,6 +26,13 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What a scrape tells of pods.
 pub(super) type SharedTold = Arc<Mutex<Told>>;
+
+/// What is known of a container or a unit, which stays the same when it is started again.
+#[derive(Clone, Copy)]
+pub(super) struct Housing {
+    /// How often it was, where that is known.
+    pub(super) restarts: Option<u32>,
+}
 
 /// Owned by the thread that captures.
 pub(super) struct Tenants {
@@ -70,6 +77,25 @@ impl Tenants {
             placement.cgroup = cgroup;
         }
         self.placed.insert(tgid, placement);
+    }
+
+    /// Who a process is.
+    pub(super) fn identity(&self, process: &Process) -> Identity {
+        self.whose.identity(process)
+    }
+
+    /// The container or unit that a process is in, if it is in one.
+    pub(super) fn housing(&self, process: &Process) -> Option<Housing> {
+        let Placement { container_id, unit, pod_uid, .. } = &process.placement;
+        if container_id.is_none() && unit.is_none() {
+            return None;
+        }
+        let found = locked(&self.whose.pods).find(container_id.as_deref(), pod_uid.as_deref());
+        let known = found.and_then(|found| {
+            let same = |container: &&Container| container.id.is_some() && container.id == *container_id;
+            found.pod.containers.iter().find(same).map(|container| container.restarts)
+        });
+        Some(Housing { restarts: known.and_then(|restarts| u32::try_from(restarts).ok()) })
     }
 
     pub(super) fn process_gone(&mut self, tgid: u32) {

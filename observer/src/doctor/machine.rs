@@ -71,7 +71,11 @@ fn lockdown(text: Option<&str>) -> Finding {
 
 /// The probes read what tracepoints and system calls are given, whose layouts tracefs tells, so they do without.
 fn btf(is_there: bool) -> Finding {
-    let found = if is_there { "/sys/kernel/btf/vmlinux" } else { "none; the probes do without" };
+    let found = if is_there {
+        "/sys/kernel/btf/vmlinux"
+    } else {
+        "none; the probes do without, but how a process ended is known only until its parent has asked"
+    };
     Finding::ok("btf", found)
 }
 

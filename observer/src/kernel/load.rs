@@ -1,6 +1,6 @@
 //! Loads the object, attaches its programs, and hands out what is read and written while it runs.
 
-use std::{os::fd::AsFd as _, thread};
+use std::{os::fd::AsFd as _, path::Path, thread};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -15,6 +15,7 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{
+    btf,
     counters::{Counters, Counts},
     formats,
     programs::{ATTACHMENTS, EXITS, Hook, Probe, ProbeMode, STEPS},
@@ -105,7 +106,9 @@ impl Kernel {
         }
         let tracefs = requirements::check()?;
         raise_memlock();
-        let offsets = formats::offsets(&tracefs);
+        let mut offsets = formats::offsets(&tracefs);
+        let (of_types, untold) = btf::offsets(Path::new(btf::TYPES));
+        offsets.extend(of_types);
         let mut ebpf = object(options, &offsets)?;
         let ring = RingBuf::try_from(take(&mut ebpf, "RING")?)
             .map_err(|source| LoadError::Map { map: "RING", source })?;
@@ -129,6 +132,7 @@ impl Kernel {
             _tail_calls: tail_calls,
         };
         kernel.attach(options)?;
+        kernel.report.push(Probe::of_ends(untold));
         Ok(kernel)
     }
 

@@ -5,6 +5,7 @@
 //! counters. This is the only room besides `observer-ebpf` that may use `unsafe`.
 
 mod baseline;
+mod btf;
 mod counters;
 mod formats;
 mod load;

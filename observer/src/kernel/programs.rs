@@ -108,10 +108,22 @@ pub enum ProbeMode {
 /// One line of the report.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// Name of the program.
+    /// Name of the program, or of what a program reads beside its arguments.
     pub name: &'static str,
     /// Whether it works.
     pub mode: ProbeMode,
+}
+
+impl Probe {
+    /// What the exit probe reads beside its arguments: where the kernel keeps how a process ended.
+    pub(super) fn of_ends(untold: Option<String>) -> Self {
+        let without = "how a process ended is known only until its parent has asked";
+        let mode = match untold {
+            None => ProbeMode::Attached,
+            Some(reason) => ProbeMode::Missing { without, reason },
+        };
+        Self { name: "exit_status", mode }
+    }
 }
 
 impl std::fmt::Display for Probe {

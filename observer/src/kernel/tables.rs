@@ -1,7 +1,5 @@
 //! Maps that user space writes: verdicts, and the sweeping of what has ended.
 
-use std::collections::HashSet;
-
 use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData},
@@ -73,12 +71,12 @@ impl Tables {
     }
 
     /// Forgets the descriptors of processes that are gone; how many there were.
-    pub fn sweep(&mut self, gone: &HashSet<u32>) -> usize {
+    pub fn sweep(&mut self, is_gone: impl Fn(u32) -> bool) -> usize {
         let stale: Vec<u64> = self
             .descriptors
             .keys()
             .filter_map(Result::ok)
-            .filter(|key| gone.contains(&((key >> 32) as u32)))
+            .filter(|key| is_gone((key >> 32) as u32))
             .collect();
         for key in &stale {
             let _ = self.descriptors.remove(key);

@@ -32,7 +32,7 @@ pub use connect::{ConnectError, Connection};
 pub use forward::{ClusterPod, ForwardError, Forwarded};
 pub use health::{Failure, Health, Snapshot};
 pub use lease::{Candidate, Leadership, Term};
-pub use node::watch_node;
+pub use node::{TellChange, watch_node};
 pub use reviews::{Doing, Reviews, User};
 pub use rights::{Right, missing, of_agent, of_cluster};
 pub use scrapes::pod_monitors;

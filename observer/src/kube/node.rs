@@ -17,13 +17,17 @@ use super::{
 };
 use crate::{
     config::PodScope,
-    pods::{Pods, Workload},
+    pods::{Change, Pod, Pods, Workload},
 };
+
+/// Whom it is told to what has happened to a pod that may be told of.
+pub type TellChange = Arc<dyn Fn(&Pod, Change) + Send + Sync>;
 
 /// Label by which LeaderWorkerSet marks all pods of a group; those of workers are owned by a StatefulSet of their leader.
 const LEADER_WORKER_SET: &str = "leaderworkerset.sigs.k8s.io/name";
 
-/// Watches the pods of a node, and keeps `pods` up to date with them, until it is dropped.
+/// Watches the pods of a node, and keeps `pods` up to date with them, until it is dropped. What happens to them is told
+/// to `tell`.
 ///
 /// `wall` is the wall clock in nanoseconds.
 ///
@@ -33,7 +37,7 @@ pub async fn watch_node(
     connection: &Connection,
     node: &str,
     scope: PodScope,
-    pods: Arc<Mutex<Pods>>,
+    (pods, tell): (Arc<Mutex<Pods>>, TellChange),
     health: [Arc<Health>; 2],
     wall: fn() -> u64,
 ) -> Result<(), ConnectError> {
@@ -48,7 +52,7 @@ pub async fn watch_node(
     let asking = owners.clone().find_out(connection.client(&of_owners)?, waiting, of_owners, found);
     let api: Api<core::Pod> = Api::all(connection.client(&of_pods)?);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut keeper = Keeper { pods, scope, owners, there: HashSet::new(), telling: false, wall };
+    let mut keeper = Keeper { pods, tell, scope, owners, there: HashSet::new(), telling: false, wall };
     tokio::join!(keep(api, config, of_pods, &mut keeper), asking);
     Ok(())
 }
@@ -59,6 +63,7 @@ fn locked(pods: &Mutex<Pods>) -> MutexGuard<'_, Pods> {
 
 struct Keeper {
     pods: Arc<Mutex<Pods>>,
+    tell: TellChange,
     scope: PodScope,
     owners: Owners,
     /// Uids of those that were told since all are told anew.
@@ -84,7 +89,16 @@ impl Keep<core::Pod> for Keeper {
         if self.telling {
             self.there.insert(pod.uid.clone());
         }
-        locked(&self.pods).apply(pod);
+        let uid = pod.uid.clone();
+        let mut pods = locked(&self.pods);
+        let changes = pods.apply(pod);
+        let known = pods.of(&uid).cloned();
+        drop(pods);
+        if let Some(pod) = known.filter(|pod| pod.in_scope) {
+            for change in changes {
+                (self.tell)(&pod, change);
+            }
+        }
     }
 
     fn delete(&mut self, pod: core::Pod) {

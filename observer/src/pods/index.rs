@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Pod, Workload};
+use super::{Change, Pod, Workload, changes};
 
 /// How long a pod is still known after it is gone: its last observations come later than its end.
 const LINGERS: u64 = 60_000_000_000;
@@ -39,13 +39,19 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Takes in what a pod is now.
-    pub fn apply(&mut self, pod: Pod) {
+    /// Takes in what a pod is now, and gives what has happened to it since it was last told. Of pods that are told
+    /// before all were, nothing is known to have happened.
+    pub fn apply(&mut self, pod: Pod) -> Vec<Change> {
         let known = self.by_uid.get(&pod.uid);
         if known.is_none() && self.by_uid.len() >= MOST {
             self.refused += 1;
-            return;
+            return Vec::new();
         }
+        let happened = match known {
+            Some(known) => changes(Some(known.pod.as_ref()), &pod),
+            None if self.synced => changes(None, &pod),
+            None => Vec::new(),
+        };
         if known.is_none_or(|known| !same_identity(&known.pod, &pod)) {
             self.version += 1;
         }
@@ -58,6 +64,7 @@ impl Pods {
             self.by_hash.insert(hash.clone(), pod.uid.clone());
         }
         self.by_uid.insert(pod.uid.clone(), Known { pod: Arc::new(pod), gone: None });
+        happened
     }
 
     /// What manages the pods of an owner was found out.

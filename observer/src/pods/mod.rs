@@ -3,11 +3,13 @@
 //! In: pods, as whoever watches the API server learns of them. Out: whose a container is, and what is to be said
 //! of pods. No IO, no clock: moments come in, as nanoseconds of the wall clock unless said otherwise.
 
+mod changes;
 mod index;
 mod starts;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use changes::{Change, Gravity, changes};
 pub use index::{Found, Pods};
 pub use starts::Starts;
 

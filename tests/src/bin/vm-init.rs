@@ -1,8 +1,8 @@
 //! The first and only program of a machine under emulation: it makes the machine usable, tests the kernel side
 //! there, says `vm: ok` on the console and turns the machine off. `cargo xtask vm` boots it.
 //!
-//! `vm-init events N` and `vm-init writes N` are the servers that the test observes; `vm-init attach N` attaches the
-//! probes with the capabilities whose bits are set in N.
+//! `vm-init events N`, `vm-init writes N` and `vm-init end HOW` are the servers that the test observes; `vm-init attach N`
+//! attaches the probes with the capabilities whose bits are set in N.
 
 use std::ffi::CStr;
 use std::fs;
@@ -19,6 +19,9 @@ fn main() {
     if let [mode, count] = &arguments[..] {
         if mode == "attach" {
             return vm::attach_with(count.parse().expect("capabilities"));
+        }
+        if mode == "end" {
+            return small_server::end(count).expect("somebody connects");
         }
         let count = count.parse().expect("a number of events or writes");
         let served = if mode == "events" { small_server::events(count) } else { small_server::writes(count) };

@@ -375,7 +375,7 @@ impl Builder<'_, '_> {
                 records.push(Owned::Other(Record::Exit(Exit {
                     header,
                     flags: exit_flags::GROUP_DEAD,
-                    _pad: 0,
+                    status: 0,
                 })));
                 records.push(state(State::ESTABLISHED, State::CLOSE, next()));
             }

@@ -58,7 +58,7 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
             bytes.put(exec.comm);
         }
         Record::Exit(exit) => {
-            bytes.u32s(&[exit.flags, 0]);
+            bytes.u32s(&[exit.flags, exit.status]);
         }
         Record::Oom(_) => {}
         Record::Clock(clock) => {

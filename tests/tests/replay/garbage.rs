@@ -107,7 +107,7 @@ fn record() -> impl Strategy<Value = Owned> {
         },
     );
     let exit = (header(Kind::Exit), any::<bool>()).prop_map(|(header, dead)| {
-        Record::Exit(Exit { header, flags: u32::from(dead) * exit_flags::GROUP_DEAD, _pad: 0 })
+        Record::Exit(Exit { header, flags: u32::from(dead) * exit_flags::GROUP_DEAD, status: 0 })
     });
     let rest = header(Kind::Exec).prop_flat_map(|header| {
         proptest::sample::select(vec![

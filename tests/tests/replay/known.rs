@@ -173,7 +173,7 @@ fn an_exit_does_not_tell_how_far_a_response_came() {
     let mut wire = Wire::new();
     wire.ask("a").write(STREAM);
     let header = wire.header(Kind::Exit);
-    wire.other(Record::Exit(Exit { header, flags: exit_flags::GROUP_DEAD, _pad: 0 }));
+    wire.other(Record::Exit(Exit { header, flags: exit_flags::GROUP_DEAD, status: 0 }));
     let seen = wire.seen();
     assert_eq!(named(&seen, "a").outcome, Some(Outcome::AbortedByServer));
     assert_eq!(named(&seen, "a").partial, ["end_not_seen"]);

@@ -85,6 +85,9 @@ pub(super) enum Child {
     RequestRead,
     Partial(String),
     Undecoded(String),
+    ProcessStarts,
+    /// Ends for one of [`crate::capture::REASONS`].
+    ProcessExits(&'static str),
 }
 
 impl Child {
@@ -112,6 +115,8 @@ impl Child {
             Self::RequestRead => "llm_request_read_seconds",
             Self::Partial(_) => "llm_requests_partial_total",
             Self::Undecoded(_) => "llm_undecoded_bytes_total",
+            Self::ProcessStarts => "llm_process_starts_total",
+            Self::ProcessExits(_) => "llm_process_exits_total",
         }
     }
 
@@ -139,6 +144,8 @@ impl Child {
             Self::RequestRead => REQUEST_READ,
             Self::Partial(_) => PARTIAL,
             Self::Undecoded(_) => UNDECODED,
+            Self::ProcessStarts => PROCESS_STARTS,
+            Self::ProcessExits(_) => PROCESS_EXITS,
         }
     }
 
@@ -154,7 +161,8 @@ impl Child {
             | Self::ClientStalls
             | Self::WaitEstimate
             | Self::ResponseStart
-            | Self::RequestRead => vec![],
+            | Self::RequestRead
+            | Self::ProcessStarts => vec![],
             Self::Duration(class) => vec![("outcome", class.as_str().into())],
             Self::RequestTokens(kind) => vec![("type", (*kind).into())],
             Self::Requests { outcome, code, finish } => vec![
@@ -171,6 +179,7 @@ impl Child {
                 vec![("slo", slo.as_str().into()), ("reason", (*reason).into())]
             }
             Self::Partial(cause) | Self::Undecoded(cause) => vec![("cause", cause.as_str().into())],
+            Self::ProcessExits(reason) => vec![("reason", (*reason).into())],
         }
     }
 
@@ -268,6 +277,12 @@ const PARTIAL: &str = "Requests that were seen incompletely, by cause. They are 
                        llm_requests_total and left out of every latency histogram.";
 const UNDECODED: &str = "Bytes of finished connections that were not decoded: TLS outside observed libraries, \
                          HTTP/2, and what followed an upgrade.";
+const PROCESS_STARTS: &str = "Programs that began to serve, or were started by those that do, in containers that have \
+                              answered LLM requests. What ran before the observer is left out.";
+const PROCESS_EXITS: &str = "Processes of containers that have answered LLM requests that ended, by how: ok (code 0), \
+                             error (another code), oom_kill (by the kernel, because memory was out), killed \
+                             (SIGKILL by somebody), terminated (SIGTERM, SIGINT, SIGHUP), crash (SIGSEGV, SIGABRT \
+                             and others that dump core), signal (any other), unknown (not told by this kernel).";
 
 #[cfg(test)]
 mod tests {

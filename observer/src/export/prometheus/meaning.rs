@@ -3,6 +3,9 @@
 //! A number that could be wrong is not exported as if it were right: an exchange that was seen in part enters
 //! no latency histogram, and its tokens count only if the server itself reported the final number.
 
+use std::collections::HashMap;
+
+use crate::capture::REASONS;
 use crate::config::MetricsProfile;
 use crate::exchange::{Judged, Outcome, RequestRecord, TokenSource};
 
@@ -106,6 +109,17 @@ pub(super) fn finished(record: &RequestRecord, profile: MetricsProfile) -> Chang
 pub(super) fn trust(record: &RequestRecord) -> Changes<'static> {
     let cause = |cause: &String| Child::Partial(labels::cause(cause).into_owned());
     record.partial.iter().map(|text| (cause(text), Change::Add(1))).collect()
+}
+
+/// What became of processes before their container's first request; what did not happen is shown at 0.
+pub(super) fn lives(lives: &HashMap<Child, u64>) -> Changes<'static> {
+    let exits = REASONS.into_iter().map(Child::ProcessExits);
+    let all = [Child::ProcessStarts].into_iter().chain(exits);
+    all.map(|child| {
+        let count = lives.get(&child).copied().unwrap_or_default();
+        (child, Change::Add(count))
+    })
+    .collect()
 }
 
 fn latencies<'a>(

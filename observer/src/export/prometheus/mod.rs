@@ -162,6 +162,30 @@ impl RequestMetrics {
         self.series.apply(identity, GroupKey::Trust, &changes);
     }
 
+    /// Counts a program of a container that began to serve, or was started by one that does.
+    pub fn process_started(&mut self, identity: &Arc<Identity>) {
+        self.life(identity, Child::ProcessStarts);
+    }
+
+    /// Counts a process that ended, for one of [`crate::capture::REASONS`].
+    pub fn process_ended(&mut self, identity: &Arc<Identity>, reason: &'static str) {
+        self.life(identity, Child::ProcessExits(reason));
+    }
+
+    /// Whether a container has answered an LLM request.
+    pub fn serves(&self, identity: &Identity) -> bool {
+        self.series.known(identity).is_some_and(|workload| workload.lives.is_none())
+    }
+
+    fn life(&mut self, identity: &Arc<Identity>, child: Child) {
+        match &mut self.series.workload(identity).lives {
+            Some(lives) => *lives.entry(child).or_default() += 1,
+            None => {
+                self.series.apply(identity, GroupKey::Trust, &vec![(child, Change::Add(1))]);
+            }
+        }
+    }
+
     /// Removes the series of containers of which no process `lives` and has lived for a while, at this monotonic
     /// time; to be called now and then. A container with exchanges in flight stays until they have ended, so
     /// that their ends are counted.
@@ -235,7 +259,11 @@ impl RequestMetrics {
             model: workload.model_label(record.model.as_deref(), record.status),
             role: record.role,
         };
+        let lives = workload.lives.take();
         self.series.apply(&identity, group, &meaning::finished(record, self.profile));
+        if let Some(lives) = lives {
+            self.series.apply(&identity, GroupKey::Trust, &meaning::lives(&lives));
+        }
         let trust = meaning::trust(record);
         if !trust.is_empty() {
             self.series.apply(&identity, GroupKey::Trust, &trust);

@@ -78,6 +78,11 @@ impl Series {
         self.workloads.entry(WorkloadKey::of(identity)).or_insert_with(|| Workload::new(Arc::clone(identity)))
     }
 
+    /// What is known of the container of an identity, if anything is.
+    pub(super) fn known(&self, identity: &Identity) -> Option<&Workload> {
+        self.workloads.get(&WorkloadKey::of(identity))
+    }
+
     /// Lets changes take effect under these labels, or where the caps send them. Says where that was.
     pub(super) fn apply(
         &mut self,
@@ -276,11 +281,11 @@ fn reserve(buckets: &Buckets) -> usize {
         Child::Queue("engine"),
         Child::InFlight,
     ];
-    // Ends, tokens by type and source, waste, starts and deliveries come on top.
-    histograms.iter().map(|child| child.cost(buckets)).sum::<usize>() + ENDS + 32
+    // Ends, tokens by type and source, waste, starts, deliveries and processes come on top.
+    histograms.iter().map(|child| child.cost(buckets)).sum::<usize>() + ENDS + 48
 }
 
-fn one_of_each() -> [Child; 21] {
+fn one_of_each() -> [Child; 23] {
     [
         Child::Duration(Class::Ok),
         Child::Ttft,
@@ -303,5 +308,7 @@ fn one_of_each() -> [Child; 21] {
         Child::RequestRead,
         Child::Partial(String::new()),
         Child::Undecoded(String::new()),
+        Child::ProcessStarts,
+        Child::ProcessExits(""),
     ]
 }

@@ -1,4 +1,5 @@
 mod budget;
+mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

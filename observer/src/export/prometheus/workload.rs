@@ -46,7 +46,7 @@ impl WorkloadKey {
 /// The other labels that a group of series has in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum GroupKey {
-    /// None: metrics about how far the others can be trusted.
+    /// None: metrics about how far the others can be trusted, and about processes.
     Trust,
     /// Those of a request.
     Requests { provider: String, operation: &'static str, model: String, role: Role },
@@ -136,6 +136,8 @@ pub(super) struct Workload {
     pub(super) provider: String,
     /// As the last finished exchange showed it.
     pub(super) role: Role,
+    /// Starts and ends of processes until its first request has ended; none when they are series.
+    pub(super) lives: Option<HashMap<Child, u64>>,
 }
 
 impl Workload {
@@ -150,6 +152,7 @@ impl Workload {
             running: 0,
             provider,
             role: Role::default(),
+            lives: Some(HashMap::new()),
         }
     }
 
