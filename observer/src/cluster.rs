@@ -2,6 +2,8 @@
 //!
 //! Every replica serves; the one that leads watches, and tells of the cluster. One thread does all but render scrapes.
 
+mod rows;
+
 use std::{
     fs, io,
     sync::{
@@ -19,6 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    agent::keeping::{self, Keeping},
     capture::{monotonic, wall},
     config::Config,
     export::{
@@ -28,7 +31,10 @@ use crate::{
     fleet::{Directory, Fleet},
     kube::{Agents, Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
     serve::{Feed, ServeError, Server, Sources, TokenFile},
+    store::Store,
+    timeline::Level,
 };
+use rows::Own;
 
 /// Events that a slow follower may lag behind.
 const FEED: usize = 4096;
@@ -79,10 +85,11 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let connection = Connection::find(&config.kubernetes).await?.ok_or(ClusterError::Nowhere)?;
     let feed = Feed::new(FEED);
     let otlp = Otlp::new(&config.otlp, || wall().cast_signed())?;
+    let (keeping, threads) = keeping::open(config, "", 'k')?;
     let cluster = Arc::new(Cluster::new(
         config.kubernetes.scope.clone(),
         config.metrics.max_series,
-        tell(feed.clone(), otlp.clone()),
+        tell(feed.clone(), otlp.clone(), keeping.clone()),
         CLOCKS,
     ));
     let health = Health::of("leases", monotonic);
@@ -98,11 +105,14 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let token = Arc::new(TokenFile::at(config.api.token_file.clone()));
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
     let sources = Sources {
-        metrics: scrape(config, &cluster, &leadership, health, otlp.clone()),
+        metrics: scrape(config, &cluster, &leadership, health, (otlp.clone(), keeping.store.clone())),
         ready: Arc::clone(&ready),
         not_ready: "the lease was not read yet",
         events: Some(feed),
-        api: Arc::new(fleet(config, &connection, namespace, Arc::clone(&token))?),
+        api: Arc::new(
+            fleet(config, &connection, namespace, Arc::clone(&token))?
+                .beside(Arc::new(Own::new(&keeping, leadership.clone()))),
+        ),
         token,
         reviewer: crate::agent::reviewer(config, Some(&connection))?,
         metrics_guarded: config.metrics.guarded,
@@ -115,7 +125,7 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let working = async {
         tokio::select! {
             never = candidate.run(|| ready.store(true, Ordering::Release)) => never,
-            () = lead(&connection, &cluster, &leadership) => {}
+            () = lead(&connection, &cluster, &leadership, &keeping) => {}
             _ = interrupt.recv() => info!("SIGINT: stopping"),
             _ = terminate.recv() => info!("SIGTERM: stopping"),
         }
@@ -130,12 +140,13 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         let _dropped_or_sent = stop.send(());
     };
     tokio::pin!(serving);
-    tokio::select! {
+    let served = tokio::select! {
         // Not before it is told to, unless it cannot go on.
-        served = &mut serving => return Ok(served?),
-        () = working => {}
-    }
-    Ok(serving.await?)
+        served = &mut serving => served,
+        () = working => serving.await,
+    };
+    threads.end();
+    Ok(served?)
 }
 
 /// The agents behind their Service, as one that answers; whether this replica leads does not matter.
@@ -154,11 +165,13 @@ fn fleet(
 }
 
 /// Watches the cluster in each term.
-async fn lead(connection: &Connection, cluster: &Cluster, leadership: &Leadership) {
+async fn lead(connection: &Connection, cluster: &Cluster, leadership: &Leadership, keeping: &Keeping) {
     let mut terms = leadership.terms();
     // An error would mean that the candidate is gone, and then this ends with it.
     while let Ok(term) = terms.wait_for(Option::is_some).await.map(|term| *term) {
         let mark = term.map_or(0, |term| term.since);
+        // Between these two rows it is known what happened in the cluster.
+        keeping.own("leads", Level::Info, "this replica tells of the cluster from now on".to_owned());
         let watching = async {
             if let Err(error) = cluster.watch(connection, mark).await {
                 warn!(%error, "the cluster is not watched; it is tried again");
@@ -170,6 +183,7 @@ async fn lead(connection: &Connection, cluster: &Cluster, leadership: &Leadershi
             _ = terms.wait_for(Option::is_none) => {}
         }
         cluster.clear();
+        keeping.own("follows", Level::Info, "this replica does not tell of the cluster any more".to_owned());
     }
 }
 
@@ -178,7 +192,7 @@ fn scrape(
     cluster: &Arc<Cluster>,
     leadership: &Leadership,
     lease: Arc<Health>,
-    otlp: Option<Otlp>,
+    (otlp, store): (Option<Otlp>, Option<Store>),
 ) -> crate::serve::RenderMetrics {
     let (scrape, cluster, leadership) =
         (ClusterScrape::new(&config.metrics), Arc::clone(cluster), leadership.clone());
@@ -191,12 +205,14 @@ fn scrape(
         // It may have been long to gather.
         let told = told.filter(|_| leadership.leads());
         let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
-        scrape.gather(told.as_ref(), &watches, &otlp).map_err(|error| error.to_string())
+        let kept = store.as_ref().map(Store::counts);
+        scrape.gather(told.as_ref(), &watches, &otlp, kept.as_ref()).map_err(|error| error.to_string())
     })
 }
 
-fn tell(feed: Feed, otlp: Option<Otlp>) -> crate::kube::cluster::events::Tell {
+fn tell(feed: Feed, otlp: Option<Otlp>, keeping: Keeping) -> crate::kube::cluster::events::Tell {
     Box::new(move |occurrence| {
+        keeping.event(rows::row(occurrence));
         if let Some(otlp) = &otlp {
             otlp.row(Row::of_kubernetes(occurrence, wall()));
         }

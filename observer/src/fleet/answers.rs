@@ -14,16 +14,13 @@ use super::gather::{Gathered, Round, gather};
 use crate::kube::AgentAt;
 use crate::recent::{Asked, Order, Partial, Position, Query, Row, Trailer};
 use crate::serve::{Api, Lines, Question, TokenFile};
-
-/// The path of requests on an agent, and that of rows.
-pub(super) const REQUESTS: &str = "/api/v1/requests";
-const TOP: &str = "/api/v1/top";
+use crate::timeline::Kind;
 
 /// The path of what is asked for.
 pub(super) const fn path_of(asked: Asked) -> &'static str {
     match asked {
-        Asked::Requests => REQUESTS,
-        Asked::Top => TOP,
+        Asked::Requests => "/api/v1/requests",
+        Asked::Top => "/api/v1/top",
         Asked::Logs => "/api/v1/logs",
         Asked::Events => "/api/v1/events",
     }
@@ -34,13 +31,30 @@ pub(super) const fn path_of(asked: Asked) -> &'static str {
 pub struct Fleet {
     agents: Remembered,
     token: Arc<TokenFile>,
+    own: Option<Arc<dyn Api>>,
 }
 
 impl Fleet {
     /// Of the agents that this directory knows, on a monotonic clock in nanoseconds. Agents on other machines are
     /// presented the token.
     pub fn new(directory: Directory, token: Arc<TokenFile>, clock: fn() -> u64) -> Self {
-        Self { agents: Remembered::new(directory, clock), token }
+        Self { agents: Remembered::new(directory, clock), token, own: None }
+    }
+
+    /// The same, with one who answers beside the agents when events of the cluster are asked for.
+    #[must_use]
+    pub fn beside(self, own: Arc<dyn Api>) -> Self {
+        Self { own: Some(own), ..self }
+    }
+
+    /// What is known here, where that is asked for.
+    pub(super) async fn own_rows(&self, asked: Asked, question: &Question) -> Option<Lines> {
+        let is_own = |kind| question.query.is_about_kind(kind);
+        let own = self
+            .own
+            .as_ref()
+            .filter(|_| asked == Asked::Events && Kind::OF_CLUSTER.into_iter().any(is_own))?;
+        Some(own.rows(asked, question.clone()).await)
     }
 
     /// The agents of nodes that a question is about.
@@ -67,12 +81,12 @@ impl Fleet {
         let query = &question.query;
         match query.order {
             Order::Newest => {
-                let gathered = self.all(path_of(asked), &question, |line| position(line).map(Reverse)).await;
+                let gathered = self.all(asked, &question, |line| position(line).map(Reverse)).await;
                 let last = gathered.lines.last_key_value().map(|(Reverse(last), _)| last.to_string());
                 answer(gathered, last)
             }
             Order::Oldest => {
-                let gathered = self.all(path_of(asked), &question, position).await;
+                let gathered = self.all(asked, &question, position).await;
                 let last = gathered.lines.last_key_value().map(|(last, _)| last.to_string());
                 answer(gathered, last)
             }
@@ -86,7 +100,7 @@ impl Fleet {
             let ((busy, names), role) = (row.rank(), row.role as u8);
             Some((busy, names.map(str::to_owned), role))
         };
-        let mut gathered = self.all(TOP, &question, key).await;
+        let mut gathered = self.all(Asked::Top, &question, key).await;
         if gathered.left_out > 0 {
             let reason = format!("{} rows more are left out", gathered.left_out);
             gathered.partial.insert(0, Partial { node: String::new(), reason });
@@ -96,19 +110,22 @@ impl Fleet {
 
     async fn all<K: Ord + Send>(
         &self,
-        path: &str,
+        asked: Asked,
         question: &Question,
         key: impl Fn(&[u8]) -> Option<K> + Sync,
     ) -> Gathered<K> {
         let (agents, unknown) = self.asked(&question.query).await;
         let token = self.token.read();
         let round = Round {
-            path: &format!("{path}?{}", question.text),
+            path: &format!("{}?{}", path_of(asked), question.text),
             token: token.as_ref(),
             most: question.query.limit(),
-            stops_early: path != TOP && question.query.order == Order::Newest,
+            stops_early: asked != Asked::Top && question.query.order == Order::Newest,
         };
-        let mut gathered = gather(agents, &round, key).await;
+        let (own, mut gathered) = tokio::join!(self.own_rows(asked, question), gather(agents, &round, &key));
+        if let Some(own) = own {
+            gathered.take_all(own, &round, &key).await;
+        }
         gathered.partial.splice(..0, unknown);
         gathered
     }

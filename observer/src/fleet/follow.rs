@@ -26,6 +26,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) async fn follow(fleet: Fleet, what: Asked, asked: Question) -> Lines {
     let (sender, lines) = channel(LAG);
     let mut tasks = JoinSet::new();
+    // First, so that nothing is told between.
+    if let Some(own) = fleet.own_rows(what, &asked).await {
+        tasks.spawn(pass_on(own, sender.clone()));
+    }
     tasks.spawn(watch(fleet, what, asked, sender));
     // The tasks end with the stream.
     let open: (Receiver<Bytes>, JoinSet<()>) = (lines, tasks);
@@ -34,6 +38,15 @@ pub(super) async fn follow(fleet: Fleet, what: Asked, asked: Question) -> Lines 
         Some((line, (lines, tasks)))
     })
     .boxed()
+}
+
+/// Passes on what is told here.
+async fn pass_on(mut own: Lines, lines: Sender<Bytes>) {
+    while let Some(line) = own.next().await {
+        if lines.send(line).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Keeps one task for each agent that there is.

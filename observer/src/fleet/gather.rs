@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::ask::{Answer, AskError, Call, ask};
 use crate::kube::AgentAt;
 use crate::recent::{Partial, Trailer};
-use crate::serve::Token;
+use crate::serve::{Lines, Token};
 
 /// Agents that are asked at a time.
 const AT_A_TIME: usize = 64;
@@ -105,20 +105,27 @@ async fn one<K: Ord>(
     let mut answer = question(agent, round.path, round.token).await?;
     while let Some(line) = answer.line().await.map_err(broken)? {
         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = key(&line) {
-            if !gathered.offer(key, &line, round.most) && round.stops_early {
-                return Ok(());
+        match gathered.take(&line, round, &key) {
+            Taken::More => {}
+            Taken::Enough => return Ok(()),
+            Taken::NoLine => {
+                let reason =
+                    "sent what is no line of an answer: see whether it is of this version".to_owned();
+                return Err(Partial { node: agent.node.clone(), reason });
             }
-        } else if let Ok(trailer) = serde_json::from_slice::<Trailer>(&line) {
-            gathered.is_cut |= trailer.next.is_some();
-            gathered.partial.extend(trailer.partial.into_iter().map(shortened));
-            return Ok(());
-        } else {
-            let reason = "sent what is no line of an answer: see whether it is of this version".to_owned();
-            return Err(Partial { node: agent.node.clone(), reason });
         }
     }
     Err(unreachable(&agent.node, "the answer broke off"))
+}
+
+/// What came of a line.
+enum Taken {
+    /// There are more.
+    More,
+    /// What comes after it does not count.
+    Enough,
+    /// It is no line of an answer.
+    NoLine,
 }
 
 fn shortened(mut partial: Partial) -> Partial {
@@ -129,6 +136,33 @@ fn shortened(mut partial: Partial) -> Partial {
 }
 
 impl<K: Ord> Gathered<K> {
+    /// Takes in an answer that comes from nowhere else.
+    pub(super) async fn take_all(
+        &mut self,
+        mut lines: Lines,
+        round: &Round<'_>,
+        key: impl Fn(&[u8]) -> Option<K>,
+    ) {
+        while let Some(line) = lines.next().await {
+            if !matches!(self.take(&line, round, &key), Taken::More) {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, line: &[u8], round: &Round<'_>, key: impl Fn(&[u8]) -> Option<K>) -> Taken {
+        if let Some(key) = key(line) {
+            if !self.offer(key, line, round.most) && round.stops_early {
+                return Taken::Enough;
+            }
+            return Taken::More;
+        }
+        let Ok(trailer) = serde_json::from_slice::<Trailer>(line) else { return Taken::NoLine };
+        self.is_cut |= trailer.next.is_some();
+        self.partial.extend(trailer.partial.into_iter().map(shortened));
+        Taken::Enough
+    }
+
     /// Takes a line in if it belongs to the first ones; whether it did.
     fn offer(&mut self, key: K, line: &[u8], most: usize) -> bool {
         let is_full = self.lines.len() >= most;

@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use access::{REMEMBERED, Reviewer};
 pub use feed::Feed;
+pub(crate) use node::line;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
 pub use rows::{LogFiles, RowFeed};

@@ -31,6 +31,9 @@ impl Kind {
     /// Those that are events.
     pub const EVENTS: [Self; 5] = [Self::Process, Self::Kubernetes, Self::Gpu, Self::Stall, Self::Observer];
 
+    /// Those that the cluster role tells beside its agents.
+    pub const OF_CLUSTER: [Self; 2] = [Self::Kubernetes, Self::Observer];
+
     /// The word used in rows, questions and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@ mod events;
 mod faults;
 mod kinds;
 mod rights;
+mod rows;
 mod scale;
 
 use std::{path::PathBuf, time::Duration};

@@ -65,6 +65,7 @@ impl ClusterScrape {
         told: Option<&Told>,
         watches: &[Snapshot],
         otlp: &[crate::export::otlp::Told],
+        store: Option<&crate::store::Snapshot>,
     ) -> prometheus::Result<String> {
         let leader = IntGauge::new("observer_leader", LEADER)?;
         leader.set(i64::from(told.is_some()));
@@ -72,6 +73,7 @@ impl ClusterScrape {
         families.extend(agent::build()?);
         families.extend(kube::families(watches)?);
         families.extend(super::otlp::families(otlp)?);
+        families.extend(super::kept::of_store(store)?);
         if let Some(told) = told {
             let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
             let mut series = Series {
@@ -304,7 +306,7 @@ mod tests {
     }
 
     fn lines(config: &MetricsConfig, told: Option<&Told>) -> Vec<String> {
-        let text = ClusterScrape::new(config).gather(told, &[], &[]).unwrap();
+        let text = ClusterScrape::new(config).gather(told, &[], &[], None).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
@@ -352,8 +354,8 @@ mod tests {
     fn beyond_the_bound_nothing_is_exported_and_all_is_counted() {
         let config = MetricsConfig { max_series: 5, ..MetricsConfig::default() };
         let scrape = ClusterScrape::new(&config);
-        scrape.gather(Some(&told()), &[], &[]).unwrap();
-        let text = scrape.gather(Some(&told()), &[], &[]).unwrap();
+        scrape.gather(Some(&told()), &[], &[], None).unwrap();
+        let text = scrape.gather(Some(&told()), &[], &[], None).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("llm_")).count(), 5);
         let limited = |metric: &str| format!("observer_series_limited_total{{metric=\"{metric}\"}}");
         assert!(text.contains(&format!("{} 2", limited("llm_autoscaler_replicas"))), "{text}");

@@ -16,6 +16,32 @@ const DELETED: &str =
 
 /// Families of `observer_store_*` and `observer_log_*`.
 pub(super) fn families(store: Option<&Snapshot>, logs: &Counts) -> prometheus::Result<Vec<MetricFamily>> {
+    if store.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut families = of_store(store)?;
+    families.extend(gauges(&[
+        ("observer_log_files", "Files of logs that are open.", logs.files),
+        ("observer_log_sources", "Containers and files whose logs are followed.", logs.logs),
+        ("observer_log_files_unreadable", "Files of logs that cannot be read.", logs.unreadable),
+    ])?);
+    families.extend(counters(&[
+        ("observer_log_read_bytes_total", "Bytes of logs that were read.", logs.bytes),
+        ("observer_log_rows_total", "Rows that were made of lines of logs.", logs.rows),
+        ("observer_log_redactions_total", "Places in lines that were redacted.", logs.redactions),
+        ("observer_log_left_out_bytes_total", "Bytes of messages that were too long.", logs.left_out),
+        ("observer_log_truncations_total", "Files that were cut off while they were read.", logs.truncated),
+        (
+            "observer_log_sources_refused_total",
+            "Looks at logs that were too many to be followed.",
+            logs.too_many,
+        ),
+    ])?);
+    Ok(families)
+}
+
+/// Families of `observer_store_*`.
+pub(super) fn of_store(store: Option<&Snapshot>) -> prometheus::Result<Vec<MetricFamily>> {
     let Some(store) = store else { return Ok(Vec::new()) };
     let mut families = Vec::new();
     let written = IntCounterVec::new(Opts::new("observer_store_rows_written_total", ROWS), &["kind"])?;
@@ -34,19 +60,12 @@ pub(super) fn families(store: Option<&Snapshot>, logs: &Counts) -> prometheus::R
         deleted.with_label_values(&[cause]).inc_by(*volumes);
     }
     families.extend(deleted.collect());
-    for (name, help, value) in [
+    families.extend(gauges(&[
         ("observer_store_bytes", "Bytes of the store on disk; at most store.bytes.", store.bytes),
         ("observer_store_rows", "Rows in the store.", store.rows),
         ("observer_store_volumes", "Volumes of the store.", store.volumes),
-        ("observer_log_files", "Files of logs that are open.", logs.files),
-        ("observer_log_sources", "Containers and files whose logs are followed.", logs.logs),
-        ("observer_log_files_unreadable", "Files of logs that cannot be read.", logs.unreadable),
-    ] {
-        let gauge = IntGauge::new(name, help)?;
-        gauge.set(value as i64);
-        families.extend(gauge.collect());
-    }
-    for (name, help, value) in [
+    ])?);
+    families.extend(counters(&[
         (
             "observer_store_volumes_set_aside_total",
             "Volumes that were damaged and set aside.",
@@ -57,21 +76,27 @@ pub(super) fn families(store: Option<&Snapshot>, logs: &Counts) -> prometheus::R
             "Writes to the store that failed and were tried again.",
             store.failed,
         ),
-        ("observer_log_read_bytes_total", "Bytes of logs that were read.", logs.bytes),
-        ("observer_log_rows_total", "Rows that were made of lines of logs.", logs.rows),
-        ("observer_log_redactions_total", "Places in lines that were redacted.", logs.redactions),
-        ("observer_log_left_out_bytes_total", "Bytes of messages that were too long.", logs.left_out),
-        ("observer_log_truncations_total", "Files that were cut off while they were read.", logs.truncated),
-        (
-            "observer_log_sources_refused_total",
-            "Looks at logs that were too many to be followed.",
-            logs.too_many,
-        ),
-    ] {
-        let counter = IntCounter::new(name, help)?;
-        counter.inc_by(value);
+    ])?);
+    families.retain(|family| !family.get_metric().is_empty());
+    Ok(families)
+}
+
+fn gauges(all: &[(&str, &str, u64)]) -> prometheus::Result<Vec<MetricFamily>> {
+    let mut families = Vec::new();
+    for (name, help, value) in all {
+        let gauge = IntGauge::new(*name, *help)?;
+        gauge.set(*value as i64);
+        families.extend(gauge.collect());
+    }
+    Ok(families)
+}
+
+fn counters(all: &[(&str, &str, u64)]) -> prometheus::Result<Vec<MetricFamily>> {
+    let mut families = Vec::new();
+    for (name, help, value) in all {
+        let counter = IntCounter::new(*name, *help)?;
+        counter.inc_by(*value);
         families.extend(counter.collect());
     }
-    families.retain(|family| !family.get_metric().is_empty());
     Ok(families)
 }
