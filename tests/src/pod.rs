@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -136,6 +137,11 @@ impl Pod<'_> {
                 } else {
                     source
                 }
+            } else if volume["emptyDir"].is_object() {
+                let folder = bundle_folder(bundle, &format!("empty-{}", text(&volume["name"])));
+                // As the kubelet makes them.
+                fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("open to all");
+                folder
             } else {
                 let name = text(&volume["configMap"]["name"]);
                 let map = self

@@ -236,7 +236,18 @@ fn privileges() {
     let pod = agent(&objects);
     assert_eq!((&pod["hostPID"], &pod["hostNetwork"]), (&json!(true), &Value::Null));
     for mount in pod["containers"][0]["volumeMounts"].as_array().expect("mounts") {
-        assert_eq!(mount["readOnly"], true, "{mount}");
+        // What the agent keeps is the pod's own.
+        let is_own = mount["name"] == "store";
+        assert_eq!(mount["readOnly"] == true, !is_own, "{mount}");
+    }
+    for role in
+        [pod.clone(), object(&objects, "Deployment", "observer-cluster")["spec"]["template"]["spec"].clone()]
+    {
+        let volumes = role["volumes"].as_array().expect("volumes");
+        let store = volumes.iter().find(|volume| volume["name"] == "store").expect("a store");
+        assert_eq!(store["emptyDir"], json!({}));
+        let path = role["containers"][0]["env"].to_string();
+        assert!(path.contains("/var/lib/observer/store"), "{path}");
     }
     let cluster = &object(&objects, "Deployment", "observer-cluster")["spec"]["template"]["spec"];
     assert_eq!(

@@ -14,6 +14,9 @@ imagePullSecrets:
 {{- define "observer.env" -}}
 - name: OBSERVER_CONFIG
   value: /etc/observer/observer.toml
+# A folder of its own in the volume, which belongs to whoever runs.
+- name: OBSERVER_STORE_PATH
+  value: /var/lib/observer/store
 - name: POD_NAME
   valueFrom:
     fieldRef:
@@ -54,6 +57,9 @@ readinessProbe:
 - name: config
   mountPath: /etc/observer
   readOnly: true
+# What is kept for as long as the pod is there.
+- name: store
+  mountPath: /var/lib/observer
 {{- if .Values.api.tokenSecret.name }}
 - name: token
   mountPath: /var/run/secrets/observer
@@ -65,6 +71,8 @@ readinessProbe:
 - name: config
   configMap:
     name: {{ include "observer.name" . }}
+- name: store
+  emptyDir: {}
 {{- with .Values.api.tokenSecret }}
 {{- if .name }}
 - name: token
