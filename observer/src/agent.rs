@@ -307,7 +307,13 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let observer = Observer {
         keeping: keeping.clone(),
         occurrences: Occurrences::default(),
-        gpus: Gpus::new(whose.clone(), rounds, Arc::clone(&told_of_gpus)),
+        gpus: Gpus::new(
+            whose.clone(),
+            rounds,
+            allocations.clone(),
+            keeping.clone(),
+            Arc::clone(&told_of_gpus),
+        ),
         identities: Identities::on_node(&config.node),
         tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),

@@ -48,7 +48,7 @@ pub struct Allocated {
 }
 
 /// A device plugin's id as UUIDs of a device and an instance; none for what is not known here.
-fn resolve(id: &str, readings: &[Reading]) -> Option<(String, String)> {
+pub(super) fn resolve(id: &str, readings: &[Reading]) -> Option<(String, String)> {
     let id = id.split_once("::").map_or(id, |(id, _)| id);
     if id.starts_with("MIG-") {
         let has = |reading: &&Reading| reading.instances.iter().any(|one| one.uuid == id);
