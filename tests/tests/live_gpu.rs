@@ -211,6 +211,9 @@ fn requests_are_observed_as_fast_whatever_becomes_of_the_driver() {
     fs::remove_file(&there).expect("removed");
     wait_for_state(&agent, "absent");
     check("there is no library");
+    // It is looked for every five seconds, and that is said once.
+    quiet(Duration::from_secs(6));
+    assert_eq!(agent.running.log().matches("no library of a GPU's driver").count(), 1);
     fs::write(&there, "no library").expect("a file");
     wait_for_state(&agent, "failed");
     check("the library cannot be loaded");

@@ -26,6 +26,51 @@ fn rows(agent: &Agent, question: &str) -> Vec<Row> {
     lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
+/// The rows of a device.
+fn of<'a>(all: &'a [Row], uuid: &str) -> Vec<&'a Row> {
+    all.iter().filter(|row| row.gpu.as_deref() == Some(uuid)).collect()
+}
+
+/// The device that is one container's: too hot for 2.2 s, two errors, lost and back.
+fn assert_one_containers(rows: &[&Row], name: &str) {
+    let mut told: Vec<_> = rows.iter().map(|row| said(row)).collect();
+    let seconds = told.iter().find(|(reason, ..)| reason == "throttle_end").expect("an end").2.clone();
+    let (_, seconds) = seconds.rsplit_once(" for ").expect("how long");
+    let lasted: f64 = seconds.trim_end_matches(" s").parse().expect("seconds");
+    assert!((1.0..3.3).contains(&lasted), "2.2 s, seen once a second: {lasted}");
+    told.sort();
+    let one = |reason: &str, level, text: &str| (reason.to_owned(), Some(level), format!("{name} {text}"));
+    let held = "held back by its hardware, for heat (hw_thermal)";
+    let mut expected = vec![
+        one("throttle_begin", Level::Warn, &format!("is {held}")),
+        one("xid", Level::Warn, "told of XID 31: a program used memory that is not mapped"),
+        one("xid", Level::Error, "told of XID 79: the GPU has fallen off the bus"),
+        one("throttle_end", Level::Info, &format!("was {held} for {seconds}")),
+        one("lost", Level::Error, "has fallen off the bus, or has to be reset: it is not read any more"),
+        one("returned", Level::Info, "is read again"),
+    ];
+    expected.sort();
+    assert_eq!(told, expected);
+    for row in rows {
+        let whose = [row.namespace.as_str(), &row.pod, &row.container];
+        assert_eq!((row.kind, whose), (Kind::Gpu, ["ml", "llama-0", "server"]), "{row:?}");
+    }
+}
+
+/// The one that two share: a power limit for a while, and an error that comes three times.
+fn assert_shared(rows: &[&Row]) {
+    let told: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.level)).collect();
+    let expected = [
+        ("throttle_begin", Some(Level::Info)),
+        ("xid", Some(Level::Warn)),
+        ("throttle_end", Some(Level::Info)),
+        ("xid", Some(Level::Warn)),
+    ];
+    assert_eq!(told, expected, "{rows:#?}");
+    assert!(rows[3].message.ends_with(", 2 times"), "what repeats within ten seconds is told together");
+    assert!(rows.iter().all(|row| (row.pod.as_str(), row.container.as_str()) == ("", "")), "it is shared");
+}
+
 fn said(row: &Row) -> (String, Option<Level>, String) {
     (row.reason.clone(), row.level, row.message.clone())
 }
@@ -89,50 +134,13 @@ fn errors_throttling_and_losses_are_told_once_with_whose_it_was() {
     for row in &all {
         println!("{} {:?} {} {:?} {}", row.reason, row.level, row.message, row.gpu, row.pod);
     }
-    let of = |gpu: usize| -> Vec<&Row> {
-        all.iter().filter(|row| row.gpu.as_deref() == Some(uuids[gpu].as_str())).collect()
-    };
+    let of = |gpu: usize| of(&all, &uuids[gpu]);
     assert_eq!(of(0).len() + of(1).len(), all.len(), "each says which GPU");
-    let name = |gpu: usize| format!("GPU {gpu} ({})", uuids[gpu]);
-    let mut first: Vec<_> = of(0).into_iter().map(said).collect();
-    let seconds = first.iter().find(|(reason, ..)| reason == "throttle_end").expect("an end").2.clone();
-    let (_, seconds) = seconds.rsplit_once(" for ").expect("how long");
-    let lasted: f64 = seconds.trim_end_matches(" s").parse().expect("seconds");
-    assert!((1.0..3.3).contains(&lasted), "2.2 s, seen once a second: {lasted}");
-    first.sort();
-    let one =
-        |reason: &str, level, text: &str| (reason.to_owned(), Some(level), format!("{} {text}", name(0)));
-    let mut expected = vec![
-        one("throttle_begin", Level::Warn, "is held back by its hardware, for heat (hw_thermal)"),
-        one("xid", Level::Warn, "told of XID 31: a program used memory that is not mapped"),
-        one("xid", Level::Error, "told of XID 79: the GPU has fallen off the bus"),
-        one(
-            "throttle_end",
-            Level::Info,
-            &format!("was held back by its hardware, for heat (hw_thermal) for {seconds}"),
-        ),
-        one("lost", Level::Error, "has fallen off the bus, or has to be reset: it is not read any more"),
-        one("returned", Level::Info, "is read again"),
-    ];
-    expected.sort();
-    assert_eq!(first, expected);
-    for row in of(0) {
-        let whose = [row.namespace.as_str(), &row.pod, &row.container];
-        assert_eq!((row.kind, whose), (Kind::Gpu, ["ml", "llama-0", "server"]), "{row:?}");
-    }
-    let second: Vec<_> = of(1).into_iter().map(|row| (row.reason.as_str(), row.level)).collect();
-    assert_eq!(
-        second,
-        [
-            ("throttle_begin", Some(Level::Info)),
-            ("xid", Some(Level::Warn)),
-            ("throttle_end", Some(Level::Info)),
-            ("xid", Some(Level::Warn)),
-        ],
-        "{all:#?}"
-    );
-    assert!(of(1)[3].message.ends_with(", 2 times"), "what repeats within ten seconds is told together");
-    assert!(of(1).iter().all(|row| (row.pod.as_str(), row.container.as_str()) == ("", "")), "it is shared");
+    assert_one_containers(&of(0), &format!("GPU 0 ({})", uuids[0]));
+    assert_shared(&of(1));
+    let begin = of(0).into_iter().find(|row| row.reason == "throttle_begin").expect("a beginning");
+    let seen = begin.time as f64 / 1e9 - driver.scenario.origin as f64 / 1e6 - at;
+    assert!((0.0..1.5).contains(&seen), "its time is when the first round saw it: after {seen} s");
 
     // The request's record leads to the rows: same UUID, and within its time.
     let record = requests.wait("unlucky");

@@ -58,8 +58,8 @@ pub(super) struct Gpus {
     /// None where no GPU is looked for.
     rounds: Option<Receiver<Round>>,
     allocations: AllocationsTold,
-    /// What the kubelet allocated, as it said last; none if it does not.
-    kubelet: Option<Vec<Allocation>>,
+    /// What the kubelet allocated, as it said last; nothing if it does not.
+    kubelet: Vec<Allocation>,
     transitions: Transitions,
     keeping: Keeping,
     told: SharedGpus,
@@ -79,7 +79,7 @@ impl Gpus {
             named: 0,
             rounds,
             allocations,
-            kubelet: None,
+            kubelet: Vec::new(),
             transitions: Transitions::default(),
             keeping,
             told,
@@ -111,7 +111,7 @@ impl Gpus {
     /// Takes the rounds that came, and gives records that waited long enough to `publish`.
     pub(super) fn settle(&mut self, mut publish: impl FnMut(Box<RequestRecord>)) {
         for round in self.rounds.iter().flat_map(Receiver::try_iter) {
-            for transition in self.transitions.read(&round, self.kubelet.as_deref()) {
+            for transition in self.transitions.read(&round, &self.kubelet) {
                 self.keeping.event(row(transition));
             }
             self.ledger.read(round);
@@ -133,8 +133,9 @@ impl Gpus {
         if self.rounds.is_none() {
             return;
         }
-        (self.kubelet, ..) = self.allocations.get();
-        self.ledger.allocated(self.kubelet.clone().unwrap_or_default());
+        let (kubelet, ..) = self.allocations.get();
+        self.kubelet = kubelet.unwrap_or_default();
+        self.ledger.allocated(self.kubelet.clone());
         let version = locked(&self.whose.pods).version();
         if version != std::mem::replace(&mut self.named, version) {
             for (tgid, process) in processes {

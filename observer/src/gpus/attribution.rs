@@ -2,7 +2,7 @@
 //! engine core and workers beside it. So a GPU is its if a process of its container is there, else of its process tree,
 //! else of its pod, else of its pod's group. Where no process is seen at all, what the kubelet allocated tells.
 
-use super::allocation::resolve;
+use super::allocation::{Allocated, given};
 use super::{Allocation, Process, Reading};
 use crate::exchange::UsedBy;
 
@@ -67,26 +67,29 @@ pub fn used(server: &Owner, readings: &[Reading], kubelet: &[Allocation]) -> Vec
     }
     let surest = found.iter().map(|one| one.by).min();
     found.retain(|one| Some(one.by) == surest);
-    if found.is_empty() { given(server, readings, kubelet) } else { found }
+    if found.is_empty() { allocated(server, readings, kubelet) } else { found }
 }
 
 /// GPUs that the kubelet allocated to a server's container, or else to its pod. Where a process is seen, processes decide:
 /// a GPU that is shared is allocated to many.
-fn given(server: &Owner, readings: &[Reading], kubelet: &[Allocation]) -> Vec<Use> {
+fn allocated(server: &Owner, readings: &[Reading], kubelet: &[Allocation]) -> Vec<Use> {
     let [namespace, pod, _] = &server.names;
-    let of_pod = || kubelet.iter().filter(|one| !pod.is_empty() && one.names[..2] == [&**namespace, &**pod]);
-    let own: Vec<&Allocation> = of_pod().filter(|one| one.names == server.names).collect();
-    let own = if own.is_empty() { of_pod().collect() } else { own };
-    let has_process = |device: &str, instance: Option<&str>| {
-        let seen = readings.iter().filter(|reading| reading.device.uuid == device);
-        let seen = seen.flat_map(|reading| reading.processes.iter().flatten());
-        seen.into_iter().any(|process| instance.is_none() || process.instance.as_deref() == instance)
+    let is_of_pod = |names: &[String; 3]| !pod.is_empty() && names[..2] == [&**namespace, &**pod];
+    let mut all = given(readings, kubelet);
+    all.retain(|one| is_of_pod(&one.names));
+    if all.iter().any(|one| one.names == server.names) {
+        all.retain(|one| one.names == server.names);
+    }
+    let is_seen = |one: &Use| {
+        let there = readings.iter().filter(|reading| reading.device.uuid == one.device);
+        let mut processes = there.flat_map(|reading| reading.processes.iter().flatten());
+        processes.any(|process| one.instance.is_none() || process.instance == one.instance)
     };
-    let mut found = Vec::new();
-    for (device, instance) in own.iter().flat_map(|one| &one.ids).filter_map(|id| resolve(id, readings)) {
-        let one =
-            Use { instance: Some(instance).filter(|id| !id.is_empty()), device, by: UsedBy::PodResources };
-        if !found.contains(&one) && !has_process(&one.device, one.instance.as_deref()) {
+    let mut found: Vec<Use> = Vec::new();
+    for Allocated { device, instance, .. } in all {
+        let instance = Some(instance).filter(|id| !id.is_empty());
+        let one = Use { device, instance, by: UsedBy::PodResources };
+        if !found.contains(&one) && !is_seen(&one) {
             found.push(one);
         }
     }

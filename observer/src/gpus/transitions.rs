@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::allocation::given;
 use super::xid::{OTHER_XID, meaning};
-use super::{Allocation, Device, Reading, Round, allocated};
+use super::{Allocation, Device, Owner, Reading, Round};
 
 /// Clocks that are held back for less than a second, as exact as rounds are, are not told of: what was seen in one round may
 /// have been a moment.
@@ -131,8 +132,8 @@ struct Repeated {
 struct State {
     device: Arc<Device>,
     lost: bool,
-    /// Who has it, and when that was last seen.
-    owners: BTreeMap<Names, u64>,
+    /// Who has it, by cgroup or else by names, which come to be known later; and when that was last seen.
+    owners: BTreeMap<String, (Names, u64)>,
     held: BTreeMap<&'static str, Held>,
     xids: BTreeMap<u64, Repeated>,
 }
@@ -181,8 +182,9 @@ impl State {
     }
 
     fn owner(&self) -> Option<Names> {
-        let mut owners = self.owners.keys();
-        owners.next().filter(|_| owners.next().is_none()).cloned()
+        let mut names = self.owners.values().map(|(names, _)| names);
+        let first = names.next()?;
+        names.all(|other| other == first).then(|| first.clone())
     }
 }
 
@@ -191,16 +193,21 @@ impl State {
 pub struct Transitions(BTreeMap<String, State>);
 
 impl Transitions {
-    /// What changed until this round, by device; and what the kubelet allocated, if it says.
-    pub fn read(&mut self, round: &Round, kubelet: Option<&[Allocation]>) -> Vec<Transition> {
+    /// What changed until this round, by device; whose they are also by what the kubelet allocated.
+    pub fn read(&mut self, round: &Round, kubelet: &[Allocation]) -> Vec<Transition> {
         let time = round.time;
-        let (who, _) = allocated(&round.readings, kubelet);
+        let given = given(&round.readings, kubelet);
         let mut told = Vec::new();
         for reading in &round.readings {
             let state = self.0.entry(reading.device.uuid.clone()).or_default();
             state.device = Arc::clone(&reading.device);
-            let own = who.iter().filter(|one| one.device == reading.device.uuid);
-            state.owners.extend(own.map(|one| (one.names.clone(), time)));
+            let given = given.iter().filter(|one| one.device == reading.device.uuid);
+            state.owners.extend(given.map(|one| (one.names.join("/"), (one.names.clone(), time))));
+            for process in reading.processes.iter().flatten() {
+                let Owner { cgroup, names, .. } = &*process.owner;
+                let key = cgroup.clone().unwrap_or_else(|| names.join("/"));
+                state.owners.insert(key, (names.clone(), time));
+            }
             told.extend(Self::changes(state, time, Some(reading)));
         }
         let is_there = |uuid: &String| round.readings.iter().any(|reading| reading.device.uuid == *uuid);
@@ -215,7 +222,7 @@ impl Transitions {
 
     fn changes(state: &mut State, time: u64, reading: Option<&Reading>) -> Vec<Transition> {
         let mut changes = Vec::new();
-        state.owners.retain(|_, seen| time.saturating_sub(*seen) <= OWNED);
+        state.owners.retain(|_, (_, seen)| time.saturating_sub(*seen) <= OWNED);
         state.errors(time, reading.map_or(&[], |reading| &reading.xids), &mut changes);
         let lost = reading.is_none_or(|reading| reading.lost);
         state.presence(time, lost, &mut changes);

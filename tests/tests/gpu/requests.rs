@@ -41,6 +41,16 @@ fn record(duration: f64, partial: bool) -> Box<RequestRecord> {
     })
 }
 
+/// A request that waits from 3 to 5 s for its first token, and one that is not seen completely.
+enum Act {
+    Start,
+    Wait,
+    Generate,
+    End,
+    StartUnseen,
+    EndUnseen,
+}
+
 #[test]
 fn what_requests_cost_and_what_is_to_be_looked_at() {
     let mut devices = two_h100();
@@ -53,29 +63,35 @@ fn what_requests_cost_and_what_is_to_be_looked_at() {
     let reading = Reading::start(&driver.library());
     let mut ledger = Ledger::default();
     ledger.process(owner(SERVER));
-    // What happens at which second of the scenario: a request that waits from 3 to 5 s for its first token.
+    // What happens at which second of the scenario, the last first.
     let at = || driver.scenario.at(now());
-    let mut script: Vec<(f64, fn(&mut Ledger, u64, f64))> = vec![
-        (1.0, |ledger, now, _| ledger.started(id(0), SERVER, now)),
-        (3.0, |ledger, _, _| ledger.phase(id(0), Phase::Waiting)),
-        (5.0, |ledger, _, _| ledger.phase(id(0), Phase::Generating)),
-        (6.0, |ledger, now, lasted| assert!(ledger.finished(id(0), record(lasted, false), now).is_none())),
-        // One that was not seen completely, for no time at all.
-        (6.05, |ledger, now, _| ledger.started(id(1), SERVER, now)),
-        (6.1, |ledger, now, _| assert!(ledger.finished(id(1), record(0.05, true), now).is_none())),
+    let mut script = vec![
+        (6.1, Act::EndUnseen),
+        (6.05, Act::StartUnseen),
+        (6.0, Act::End),
+        (5.0, Act::Generate),
+        (3.0, Act::Wait),
+        (1.0, Act::Start),
     ];
-    script.reverse();
     let (mut began, mut span, mut records) = (0, (0.0, 0.0), Vec::new());
     while at() < 8.0 {
-        if script.last().is_some_and(|(second, _)| *second <= at()) {
-            let (second, act) = script.pop().expect("an act");
-            let time = monotonic();
-            if second == 1.0 {
-                (began, span.0) = (time, at());
-            } else if second == 6.0 {
-                span.1 = span.0 + (time - began) as f64 / 1e9;
+        if let Some((_, act)) = script.pop_if(|(second, _)| *second <= at()) {
+            let now = monotonic();
+            match act {
+                Act::Start => {
+                    (began, span.0) = (now, at());
+                    ledger.started(id(0), SERVER, now);
+                }
+                Act::Wait => ledger.phase(id(0), Phase::Waiting),
+                Act::Generate => ledger.phase(id(0), Phase::Generating),
+                Act::End => {
+                    let lasted = (now - began) as f64 / 1e9;
+                    span.1 = span.0 + lasted;
+                    assert!(ledger.finished(id(0), record(lasted, false), now).is_none());
+                }
+                Act::StartUnseen => ledger.started(id(1), SERVER, now),
+                Act::EndUnseen => assert!(ledger.finished(id(1), record(0.05, true), now).is_none()),
             }
-            act(&mut ledger, time, span.1 - span.0);
         }
         match reading.rounds.recv_timeout(Duration::from_millis(5)) {
             Ok(round) => ledger.read(round),
@@ -87,27 +103,28 @@ fn what_requests_cost_and_what_is_to_be_looked_at() {
     assert_eq!(records.len(), 2);
     let metrics = reading.metrics_with(GpuTold { requests: ledger.told().clone(), ..GpuTold::default() });
     metrics.assert_lint();
-    let seconds = |name: &str, gpu: &str| metrics.value(name, &[("gpu", gpu)]).expect(name);
+    let seconds = |name: &str, gpu: &str| metrics.value(name, &[("gpu", gpu)]);
     // Each edge is as exact as rounds are, which come every 0.2 s.
     for (name, expected) in [
         ("llm_gpu_throttled_while_serving_seconds_total", 1.0),
         ("llm_gpu_idle_while_waiting_seconds_total", 2.0),
         ("llm_gpu_busy_without_request_seconds_total", 1.0 + 2.0),
     ] {
-        let told = seconds(name, "0");
+        let told = seconds(name, "0").expect(name);
         println!("{name}: {told:.2} s, by the scenario {expected} s");
         assert!((told - expected).abs() < 0.6, "{name}: {told}, not {expected}");
-        assert_eq!(seconds(name, "1"), 0.0, "{name} of the other, which is idle and serves nobody");
+        assert_eq!(seconds(name, "1"), Some(0.0), "{name} of the other, which is idle and serves nobody");
     }
     let whose =
         [("namespace", "ml"), ("pod", "llama"), ("container", "server"), ("gen_ai_request_model", "m")];
-    let of = |name: &str| metrics.value(name, &whose).expect(name);
+    let of = |name: &str| metrics.value(name, &whose);
     let drawn = integral(&driver.scenario.devices[0].power, span.0, span.1);
-    let joules = of("llm_gpu_apportioned_joules_total");
+    let joules = of("llm_gpu_apportioned_joules_total").expect("joules");
     println!("{joules:.1} J, by the scenario {drawn:.1} J");
     assert!((joules - drawn).abs() < 0.01 * drawn, "{joules} J, not {drawn}");
-    assert!((of("llm_gpu_apportioned_seconds_total") - (span.1 - span.0)).abs() < 1e-3);
-    assert_eq!(of("llm_gpu_apportioned_requests_total"), 1.0);
+    let took = of("llm_gpu_apportioned_seconds_total").expect("seconds");
+    assert!((took - (span.1 - span.0)).abs() < 1e-3, "{took}");
+    assert_eq!(of("llm_gpu_apportioned_requests_total"), Some(1.0));
     let tokens = |kind| metrics.value("llm_gpu_apportioned_tokens_total", &[whose[1], ("type", kind)]);
     assert_eq!((tokens("input"), tokens("output")), (Some(20.0), Some(80.0)));
     assert_eq!(metrics.value("observer_gpu_requests_unsettled_total", &[]), Some(1.0));

@@ -37,7 +37,7 @@ fn failed(xids: &[u64], pods: &[&str]) -> Reading {
 /// What is told of rounds at these moments.
 fn told(transitions: &mut Transitions, rounds: &[(u64, &[Reading])]) -> Vec<(u64, Change)> {
     let round = |(time, readings): &(u64, &[Reading])| Round { time: *time, readings: readings.to_vec() };
-    let told = rounds.iter().flat_map(|one| transitions.read(&round(one), None));
+    let told = rounds.iter().flat_map(|one| transitions.read(&round(one), &[]));
     told.map(|one| (one.time, one.change)).collect()
 }
 
@@ -114,7 +114,7 @@ fn errors_are_told_at_once_and_what_repeats_is_counted() {
 
 #[test]
 fn the_only_container_that_has_it_is_named_also_after_its_end() {
-    let owner = |rounds: &[(u64, Reading)], kubelet: Option<&[Allocation]>| {
+    let owner = |rounds: &[(u64, Reading)], kubelet: &[Allocation]| {
         let mut all = Transitions::default();
         let told = rounds.iter().flat_map(|(second, reading)| {
             all.read(&Round { time: second * SECOND, readings: vec![reading.clone()] }, kubelet)
@@ -122,14 +122,22 @@ fn the_only_container_that_has_it_is_named_also_after_its_end() {
         told.last().expect("a change").owner
     };
     let crash = |pods: &[&str]| failed(&[79], pods);
-    assert_eq!(owner(&[(0, crash(&["x"]))], None), Some(names("x")));
-    assert_eq!(owner(&[(0, crash(&["x", "y"]))], None), None, "it is shared");
-    assert_eq!(owner(&[(0, reading("a", &["x"])), (1, crash(&[]))], None), Some(names("x")), "it crashed");
+    assert_eq!(owner(&[(0, crash(&["x"]))], &[]), Some(names("x")));
+    assert_eq!(owner(&[(0, crash(&["x", "y"]))], &[]), None, "it is shared");
+    assert_eq!(owner(&[(0, reading("a", &["x"])), (1, crash(&[]))], &[]), Some(names("x")), "it crashed");
     let one_left = [(0, reading("a", &["x", "y"])), (1, crash(&["y"]))];
-    assert_eq!(owner(&one_left, None), None, "whoever is left may not be whose it was");
-    assert_eq!(owner(&[(0, reading("a", &["x"])), (40, crash(&[]))], None), None, "long ago");
+    assert_eq!(owner(&one_left, &[]), None, "whoever is left may not be whose it was");
+    assert_eq!(owner(&[(0, reading("a", &["x"])), (40, crash(&[]))], &[]), None, "long ago");
+    let in_cgroup = |pod: &str, xids: &[u64]| {
+        let mut reading = failed(xids, &[pod]);
+        let process = &mut reading.processes.iter_mut().flatten().next().expect("one");
+        Arc::make_mut(&mut process.owner).cgroup = Some("/c".into());
+        reading
+    };
+    let named = [(0, in_cgroup("", &[])), (1, in_cgroup("x", &[79]))];
+    assert_eq!(owner(&named, &[]), Some(names("x")), "its name was not known yet");
     let given = [Allocation { names: names("z"), ids: vec!["a".into()] }];
-    assert_eq!(owner(&[(0, crash(&[]))], Some(&given)), Some(names("z")), "by the kubelet");
+    assert_eq!(owner(&[(0, crash(&[]))], &given), Some(names("z")), "by the kubelet");
 }
 
 #[test]
@@ -138,7 +146,7 @@ fn what_is_known_is_bounded() {
     for number in 0..3 * DEVICES as u64 {
         all.read(
             &Round { time: number * SECOND, readings: vec![reading(&format!("GPU-{number}"), &[])] },
-            None,
+            &[],
         );
     }
     assert!(all.0.len() <= DEVICES + 1, "{}", all.0.len());
