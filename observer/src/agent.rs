@@ -304,16 +304,11 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     }
     let rounds: Option<Receiver<Round>> = config.gpu.enabled.then_some(rounds);
     let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
+    let (allocated, told) = (allocations.clone(), Arc::clone(&told_of_gpus));
     let observer = Observer {
         keeping: keeping.clone(),
         occurrences: Occurrences::default(),
-        gpus: Gpus::new(
-            whose.clone(),
-            rounds,
-            allocations.clone(),
-            keeping.clone(),
-            Arc::clone(&told_of_gpus),
-        ),
+        gpus: Gpus::new(whose.clone(), rounds, allocated, keeping.clone(), told),
         identities: Identities::on_node(&config.node),
         tenants: Tenants::new(whose, all_pods, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),

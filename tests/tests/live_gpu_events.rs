@@ -93,7 +93,11 @@ fn errors_throttling_and_losses_are_told_once_with_whose_it_was() {
     // Two containers that share it: nobody's.
     devices[1].mig.clear();
     devices[1].processes = others.iter().map(|other| process(other.pid())).collect();
-    let shared = [Cgroup::container(2), Cgroup::container(3)];
+    let shared = [2, 3].map(|number| {
+        let place = Place::new(number);
+        cluster.api.put(place.pod(&format!("other-{number}"), &json!({})));
+        Cgroup::at(&place.cgroupfs())
+    });
     for (cgroup, other) in shared.iter().zip(&others) {
         cgroup.add(other.pid());
     }

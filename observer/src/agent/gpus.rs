@@ -112,7 +112,7 @@ impl Gpus {
     pub(super) fn settle(&mut self, mut publish: impl FnMut(Box<RequestRecord>)) {
         for round in self.rounds.iter().flat_map(Receiver::try_iter) {
             for transition in self.transitions.read(&round, &self.kubelet) {
-                self.keeping.event(row(transition));
+                self.keeping.event(row(&transition));
             }
             self.ledger.read(round);
         }
@@ -148,7 +148,7 @@ impl Gpus {
 
 /// A change of a device as an event. Whose it is only if one container alone has it: what a row tells of a shared device
 /// is not for each of those who share it.
-fn row(transition: Transition) -> Row {
+fn row(transition: &Transition) -> Row {
     let age = i64::try_from(monotonic().saturating_sub(transition.time)).unwrap_or_default();
     let [namespace, pod, container] = transition.owner.clone().unwrap_or_default();
     Row {

@@ -130,7 +130,7 @@ fn the_only_container_that_has_it_is_named_also_after_its_end() {
     assert_eq!(owner(&[(0, reading("a", &["x"])), (40, crash(&[]))], &[]), None, "long ago");
     let in_cgroup = |pod: &str, xids: &[u64]| {
         let mut reading = failed(xids, &[pod]);
-        let process = &mut reading.processes.iter_mut().flatten().next().expect("one");
+        let process = reading.processes.iter_mut().flatten().next().expect("one");
         Arc::make_mut(&mut process.owner).cgroup = Some("/c".into());
         reading
     };
