@@ -352,10 +352,11 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         tokio::spawn(watch_allocations(config.gpu.pod_resources.clone(), allocations.clone()));
     }
     let rounds: Option<Receiver<Round>> = config.gpu.enabled.then_some(rounds);
+    let (allocated, told) = (allocations.clone(), Arc::clone(&told_of_gpus));
     let observer = Observer {
         keeping: keeping.clone(),
         occurrences: Occurrences::default(),
-        gpus: Gpus::new(whose.clone(), rounds, Arc::clone(&told_of_gpus)),
+        gpus: Gpus::new(whose.clone(), rounds, allocated, keeping.clone(), told),
         identities: Identities::on_node(&config.node),
         tenants: Tenants::new(whose, config.kubernetes.pods == PodsTold::All, Arc::clone(&told_of_pods)),
         objectives: config.slo.clone(),

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
@@ -17,7 +18,10 @@ use observer::{
 };
 use tempfile::TempDir;
 
-use crate::agent::{Metrics, wait_for};
+use crate::{
+    agent::{Metrics, wait_for},
+    workload::Workload,
+};
 
 /// The node's name.
 pub const NODE: &str = "gpu-node";
@@ -126,6 +130,16 @@ pub fn two_h100() -> Vec<Device> {
     vec![whole, split]
 }
 
+/// Whose a process is, for [`Reading`].
+pub fn owner(pid: u32) -> Owner {
+    Owner {
+        pid,
+        process: format!("python-{pid}"),
+        names: ["ml".to_owned(), format!("pod-{pid}"), format!("server-{pid}")],
+        ..Owner::default()
+    }
+}
+
 /// The observer's reading of a driver, in this process.
 pub struct Reading {
     board: Arc<Board>,
@@ -136,20 +150,19 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Starts it for the library at this path. A process's namespace is `ml`, its pod and container are named by its id.
+    /// Starts it for the library at this path. A process's namespace is `ml`, its pod and container are named by its id
+    /// ([`owner`]).
     pub fn start(library: &Path) -> Self {
-        let interval = Duration::from_millis(200);
+        Self::every(library, Duration::from_millis(200))
+    }
+
+    /// The same with rounds at this interval.
+    pub fn every(library: &Path, interval: Duration) -> Self {
         let (board, rounds) = Board::new(interval, monotonic);
         let stop = Arc::new(AtomicBool::new(false));
         let mut nvidia = Nvidia { library: Some(library.to_owned()), interval, wall };
         let (to, until) = (Arc::clone(&board), Arc::clone(&stop));
         std::thread::spawn(move || {
-            let owner = |pid: u32| Owner {
-                pid,
-                process: format!("python-{pid}"),
-                names: ["ml".to_owned(), format!("pod-{pid}"), format!("server-{pid}")],
-                ..Owner::default()
-            };
             gpu::run(&mut nvidia, &to, &owner, &until);
         });
         let (_, scrape) = exporter(&MetricsConfig::default(), &[]).expect("metrics");
@@ -189,17 +202,28 @@ impl Drop for Reading {
     }
 }
 
+/// A process that does nothing, in place of one that computes.
+pub fn idler() -> Workload {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo there; exec sleep 600"]);
+    Workload::start(command).0
+}
+
 /// A cgroup as a container runtime would make it, which ends with the value once its processes did.
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
     /// That of a container with an id made of this number.
     pub fn container(number: u8) -> Self {
-        let id = format!("{:062x}{number:02x}", std::process::id());
+        Self::at(&format!("/docker/{:062x}{number:02x}", std::process::id()))
+    }
+
+    /// One of this path.
+    pub fn at(path: &str) -> Self {
         // Of several hierarchies any will do: who reads /proc takes the path that tells most.
         let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/pids"];
         let root = roots.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
-        let folder = root.expect("a hierarchy of cgroups").join("docker").join(id);
+        let folder = root.expect("a hierarchy of cgroups").join(path.trim_start_matches('/'));
         fs::create_dir_all(&folder).expect("a cgroup");
         Self(folder)
     }
@@ -212,6 +236,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _others = fs::remove_dir(&self.0);
+        // And the pod's, once it is empty.
+        for folder in self.0.ancestors().take(2) {
+            let _others = fs::remove_dir(folder);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! GPUs beside real requests: a real llama.cpp server, another process of its container that has the GPU, and the fake
 //! NVML. What energy comes to is arithmetic on the fake's scenario, and no claim about hardware.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use fake_nvml::{Device, Process, integral};
 use observer::{
@@ -12,20 +12,13 @@ use observer_tests::{
     agent::{Agent, wait_for},
     client::{Client, chat},
     engine::{Engine, MODEL},
-    gpu::{Cgroup, Driver, Reading, two_h100},
+    gpu::{Cgroup, Driver, Reading, idler, two_h100},
     live::privileged,
     prometheus::{Prometheus, exposition},
     workload::{Workload, quiet},
 };
 use rustix::process::Signal;
 use serde_json::json;
-
-/// A process that does nothing, in place of an engine core.
-fn idler() -> Workload {
-    let mut command = Command::new("sh");
-    command.args(["-c", "echo there; exec sleep 600"]);
-    Workload::start(command).0
-}
 
 /// Power that goes up and down every three seconds.
 fn ramps() -> Vec<[f64; 2]> {
@@ -113,6 +106,7 @@ fn requests_of_a_real_server_carry_the_gpu_of_another_process_of_its_container()
         println!("{id}: prompt {prefill:.3} s, first token {first:.3} s, last {last:.3} s: {gpu:?}");
         for (what, window, from_at, to_at) in [
             ("whole", gpu.whole, 0.0, to - from),
+            ("queue", gpu.queue, 0.0, first - prefill),
             ("prefill", gpu.prefill, first - prefill, first),
             ("decode", gpu.decode, first, last),
         ] {
@@ -175,28 +169,66 @@ fn until_counted(agent: &Agent, port: &str) -> f64 {
     took[took.len() / 2]
 }
 
+/// Waits until the agent says where reading GPUs stands.
+fn wait_for_state(agent: &Agent, state: &str) {
+    wait_for(state, || {
+        quiet(Duration::from_millis(50));
+        (agent.metrics().value("observer_gpu_state", &[("state", state)]) == Some(1.0)).then_some(())
+    });
+}
+
 #[test]
-fn requests_are_observed_as_fast_while_a_call_into_the_driver_hangs() {
+fn requests_are_observed_as_fast_whatever_becomes_of_the_driver() {
+    const DRIVER_NOT_LOADED: u32 = 9;
+    const VERSION_MISMATCH: u32 = 18;
     if !privileged() {
         return;
     }
     let (server, port) = Workload::script("openai_server.py", &["--events", "6", "--gap", "0.002"]);
     let mut driver = Driver::install(vec![device(server.pid())]);
+    let (there, good) = (driver.library(), fs::read(driver.library()).expect("the library"));
     let agent = Agent::start(&["--set", &driver.setting()]);
     let follower = agent.follow();
     wait_for("readings", || agent.metrics().value("llm_gpu_power_watts", &[]));
     let before = until_counted(&agent, &port);
+    println!("from the end of a request until it is counted: {before:.2} ms while GPUs are read");
+    let check = |what: &str| {
+        let during = until_counted(&agent, &port);
+        println!("{what}: {during:.2} ms");
+        assert!(during < 2.0 * before + 20.0, "{what}: {before} {during}");
+    };
+    driver.change(|scenario| {
+        scenario.fail.insert("*".into(), DRIVER_NOT_LOADED);
+    });
+    wait_for_state(&agent, "failed");
+    check("the driver is unloaded");
+    driver.change(|scenario| {
+        scenario.fail = BTreeMap::from([("nvmlInit_v2".to_owned(), VERSION_MISMATCH)]);
+    });
+    quiet(Duration::from_secs(6));
+    wait_for_state(&agent, "failed");
+    check("the library is of another version");
+    fs::remove_file(&there).expect("removed");
+    wait_for_state(&agent, "absent");
+    check("there is no library");
+    // It is looked for every five seconds, and that is said once.
+    quiet(Duration::from_secs(6));
+    assert_eq!(agent.running.log().matches("no library of a GPU's driver").count(), 1);
+    fs::write(&there, "no library").expect("a file");
+    wait_for_state(&agent, "failed");
+    check("the library cannot be loaded");
+    fs::remove_file(&there).expect("removed");
+    driver.change(|scenario| scenario.fail.clear());
+    fs::write(&there, good).expect("the library");
+    wait_for_state(&agent, "reading");
+    check("the driver is back");
     driver.change(|scenario| {
         scenario.hang = BTreeMap::from([("nvmlDeviceGetTemperature".to_owned(), 600.0)]);
     });
     wait_for("old readings", || {
         agent.metrics().value("observer_gpu_sample_age_seconds", &[]).filter(|age| *age > 3.0)
     });
-    let during = until_counted(&agent, &port);
-    println!(
-        "from the end of a request until it is counted: {before:.2} ms, while NVML hangs {during:.2} ms"
-    );
-    assert!(during < 2.0 * before + 20.0, "{before} {during}");
+    check("a call into the driver hangs");
     let begun = monotonic();
     Client::connect(&port).stream("hung", &chat("m", true, 6));
     let record = follower.wait("hung");
@@ -215,7 +247,8 @@ fn sums_and_joins_in_a_real_prometheus() {
         return;
     }
     let mut devices = two_h100();
-    devices[0].throttle = vec![[0.0, 4.0]];
+    // For two reasons at once, of which a join takes one or the highest.
+    devices[0].throttle = vec![[0.0, 8.0 + 64.0]];
     let driver = Driver::install(devices);
     let reading = Reading::start(&driver.library());
     reading.wait("readings", |metrics| metrics.value("llm_gpu_power_watts", &[("gpu", "1")]).is_some());
@@ -224,17 +257,19 @@ fn sums_and_joins_in_a_real_prometheus() {
     // The first is shared by two pods, of the second there are two instances: 300 W and 200 W.
     assert_eq!(prometheus.sample("sum(llm_gpu_power_watts)").1, "500");
     assert_eq!(prometheus.sample("sum(llm_gpu_memory_bytes)").1, (160_u64 << 30).to_string());
-    let joined = "llm_gpu_allocation_info{source='nvml'} * on (UUID) group_left (reason) \
-                  (llm_gpu_throttled_seconds_total{reason='sw_power_cap'} > 1)";
-    let pods = wait_for("pods on a throttled GPU", || {
-        quiet(Duration::from_millis(200));
-        let pods = prometheus.query(joined);
-        (pods.len() == 2).then_some(pods)
-    });
-    for (metric, seconds) in pods {
-        println!("{metric}: {seconds}");
-        assert!(["pod-101", "pod-102"].contains(&metric["pod"].as_str().expect("a pod")), "{metric}");
-        assert_eq!(metric["reason"], json!("sw_power_cap"));
+    let pods_of =
+        "max by (namespace, pod, container, UUID) (llm_gpu_allocation_info) * on (UUID) group_left ()";
+    for throttled in ["reason='hw_thermal'", "reason=~'hw_thermal|hw_slowdown'"] {
+        let joined = format!("{pods_of} max by (UUID) (llm_gpu_throttled_seconds_total{{{throttled}}} > 1)");
+        let pods = wait_for("pods on a throttled GPU", || {
+            quiet(Duration::from_millis(200));
+            let pods = prometheus.query(&joined);
+            (pods.len() == 2).then_some(pods)
+        });
+        for (metric, seconds) in pods {
+            println!("{throttled}: {metric}: {seconds}");
+            assert!(["pod-101", "pod-102"].contains(&metric["pod"].as_str().expect("a pod")), "{metric}");
+        }
     }
     // By way of the join each watt would count once for each pod: that is why power carries none.
     let by_pod = "sum(llm_gpu_allocation_info{source='nvml'} * on (UUID) group_left () llm_gpu_power_watts)";

@@ -14,6 +14,8 @@ pub enum UsedBy {
     Pod,
     /// Another pod of the server's group on this node has: a `LeaderWorkerSet`'s group, a Ray cluster.
     PodGroup,
+    /// No process is seen on it; the kubelet allocated it to the server's container, or else to its pod.
+    PodResources,
 }
 
 /// Mean, weighted by time, and highest value.

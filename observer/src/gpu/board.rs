@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::Ended;
-use crate::gpus::{Reading, Round};
+use crate::gpus::{OTHER_XID, Reading, Round};
 
 /// Rounds that may wait for the thread that captures.
 const QUEUE: usize = 64;
@@ -24,7 +24,7 @@ const STALE: u64 = 5;
 /// A longer time between two rounds counts as this for what is summed over time.
 const LONGEST: u64 = 5_000_000_000;
 
-/// Kinds of XID errors that are counted for one device.
+/// Kinds of XID errors that are counted for one device by themselves.
 const XIDS: usize = 64;
 
 /// Where reading stands.
@@ -92,9 +92,8 @@ impl Sums {
             *self.throttled.entry(reason).or_default() += took as f64 / 1e9;
         }
         for xid in &reading.xids {
-            if self.xids.len() < XIDS || self.xids.contains_key(xid) {
-                *self.xids.entry(*xid).or_default() += 1;
-            }
+            let is_counted = self.xids.len() < XIDS || self.xids.contains_key(xid);
+            *self.xids.entry(if is_counted { *xid } else { OTHER_XID }).or_default() += 1;
         }
         let max = |samples: &[(u64, f64)]| samples.iter().map(|(_, value)| *value).reduce(f64::max);
         self.peaks.push_back((time, max(&reading.power), max(&reading.utilization)));

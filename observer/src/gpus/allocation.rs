@@ -69,15 +69,21 @@ fn resolve(id: &str, readings: &[Reading]) -> Option<(String, String)> {
     known.then(|| (id.to_owned(), String::new()))
 }
 
-/// Who has what, each once, and how many of those that have processes on a device were not allocated it. Without the
-/// kubelet's word there is nothing to disagree with.
-pub fn allocated(readings: &[Reading], kubelet: Option<&[Allocation]>) -> (Vec<Allocated>, u64) {
+/// What the kubelet allocated, as far as the devices are known here, each once.
+pub(super) fn given(readings: &[Reading], kubelet: &[Allocation]) -> BTreeSet<Allocated> {
     let mut all = BTreeSet::new();
-    for Allocation { names, ids } in kubelet.into_iter().flatten() {
+    for Allocation { names, ids } in kubelet {
         for (device, instance) in ids.iter().filter_map(|id| resolve(id, readings)) {
             all.insert(Allocated { device, instance, names: names.clone(), source: Source::Kubelet });
         }
     }
+    all
+}
+
+/// Who has what, each once, and how many of those that have processes on a device were not allocated it. Without the
+/// kubelet's word there is nothing to disagree with.
+pub fn allocated(readings: &[Reading], kubelet: Option<&[Allocation]>) -> (Vec<Allocated>, u64) {
+    let mut all = given(readings, kubelet.unwrap_or_default());
     let mut disagreements = BTreeSet::new();
     for reading in readings {
         for process in reading.processes.iter().flatten() {

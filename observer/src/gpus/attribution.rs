@@ -1,8 +1,9 @@
 //! Which GPUs a server's requests use. The process that owns the socket often owns no context: vLLM's API server has an
 //! engine core and workers beside it. So a GPU is its if a process of its container is there, else of its process tree,
-//! else of its pod, else of its pod's group.
+//! else of its pod, else of its pod's group. Where no process is seen at all, what the kubelet allocated tells.
 
-use super::{Process, Reading};
+use super::allocation::{Allocated, given};
+use super::{Allocation, Process, Reading};
 use crate::exchange::UsedBy;
 
 /// Whose a process is.
@@ -51,8 +52,8 @@ fn link(server: &Owner, other: &Owner) -> Option<UsedBy> {
     }
 }
 
-/// The GPUs of a server: those to which the surest of the links leads.
-pub fn used(server: &Owner, readings: &[Reading]) -> Vec<Use> {
+/// The GPUs of a server: those to which the surest of the links leads, or else those that the kubelet allocated.
+pub fn used(server: &Owner, readings: &[Reading], kubelet: &[Allocation]) -> Vec<Use> {
     let mut found: Vec<Use> = Vec::new();
     for reading in readings {
         for Process { instance, owner, .. } in reading.processes.iter().flatten() {
@@ -66,6 +67,32 @@ pub fn used(server: &Owner, readings: &[Reading]) -> Vec<Use> {
     }
     let surest = found.iter().map(|one| one.by).min();
     found.retain(|one| Some(one.by) == surest);
+    if found.is_empty() { allocated(server, readings, kubelet) } else { found }
+}
+
+/// GPUs that the kubelet allocated to a server's container, or else to its pod. Where a process is seen, processes decide:
+/// a GPU that is shared is allocated to many.
+fn allocated(server: &Owner, readings: &[Reading], kubelet: &[Allocation]) -> Vec<Use> {
+    let [namespace, pod, _] = &server.names;
+    let is_of_pod = |names: &[String; 3]| !pod.is_empty() && names[..2] == [&**namespace, &**pod];
+    let mut all = given(readings, kubelet);
+    all.retain(|one| is_of_pod(&one.names));
+    if all.iter().any(|one| one.names == server.names) {
+        all.retain(|one| one.names == server.names);
+    }
+    let is_seen = |one: &Use| {
+        let there = readings.iter().filter(|reading| reading.device.uuid == one.device);
+        let mut processes = there.flat_map(|reading| reading.processes.iter().flatten());
+        processes.any(|process| one.instance.is_none() || process.instance == one.instance)
+    };
+    let mut found: Vec<Use> = Vec::new();
+    for Allocated { device, instance, .. } in all {
+        let instance = Some(instance).filter(|id| !id.is_empty());
+        let one = Use { device, instance, by: UsedBy::PodResources };
+        if !found.contains(&one) && !is_seen(&one) {
+            found.push(one);
+        }
+    }
     found
 }
 
@@ -74,7 +101,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::gpus::Device;
+    use crate::gpus::{Device, Instance};
 
     fn owner(pid: u32, cgroup: &str, pod: &str, ancestors: &[u32]) -> Owner {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -102,7 +129,49 @@ mod tests {
     }
 
     fn told(server: &Owner, readings: &[Reading]) -> Vec<(String, UsedBy)> {
-        used(server, readings).into_iter().map(|one| (one.device, one.by)).collect()
+        used(server, readings, &[]).into_iter().map(|one| (one.device, one.by)).collect()
+    }
+
+    #[test]
+    fn what_was_allocated_tells_where_no_process_is_seen() {
+        let names = |pod: &str, container: &str| ["ml", pod, container].map(str::to_owned);
+        let server = Owner { names: names("a", "server"), ..owner(1, "/c1", "p1", &[]) };
+        let allocation = |pod, container, id: &str| Allocation {
+            names: names(pod, container),
+            ids: vec![format!("{id}::0"), format!("{id}::1")],
+        };
+        let of = |readings: &[Reading], kubelet: &[Allocation]| -> Vec<(String, UsedBy)> {
+            used(&server, readings, kubelet).into_iter().map(|one| (one.device, one.by)).collect()
+        };
+        let (idle, other) = (reading("a", &[]), reading("b", &[owner(9, "/c9", "p9", &[])]));
+        let untold = Reading { processes: None, ..reading("c", &[]) };
+        let readings = [idle, other, untold];
+        let given = |device: &str| (device.to_owned(), UsedBy::PodResources);
+        let all = ["a", "b", "c"].map(|id| allocation("a", "server", id));
+        assert_eq!(of(&readings, &all), [given("a"), given("c")], "on b another's process is seen");
+        assert_eq!(of(&readings, &[allocation("a", "sidecar", "a")]), [given("a")], "another of its pod");
+        let both = [allocation("a", "sidecar", "a"), allocation("a", "server", "c")];
+        assert_eq!(of(&readings, &both), [given("c")], "its own come first");
+        assert_eq!(of(&readings, &[allocation("b", "server", "a")]), [], "another pod's");
+        let own = reading("d", &[owner(2, "/c1", "p1", &[])]);
+        assert_eq!(of(&[readings[0].clone(), own], &all), [("d".to_owned(), UsedBy::Container)]);
+        let outside = Owner { names: ["", "", "server"].map(str::to_owned), ..Owner::default() };
+        let nowhere = Allocation { names: outside.names.clone(), ids: vec!["a".to_owned()] };
+        assert_eq!(used(&outside, &readings, &[nowhere]), [], "outside of pods nothing is allocated");
+    }
+
+    #[test]
+    fn an_instance_is_allocated_by_itself() {
+        let names = ["ml", "a", "server"].map(str::to_owned);
+        let server = Owner { names: names.clone(), ..owner(1, "/c1", "p1", &[]) };
+        let mut split = reading("a", &[owner(9, "/c9", "p9", &[])]);
+        let one = |uuid: &str| Instance { uuid: uuid.into(), ..Instance::default() };
+        split.instances = vec![one("MIG-1"), one("MIG-2")];
+        split.processes.iter_mut().flatten().for_each(|process| process.instance = Some("MIG-1".into()));
+        let allocated = |id: &str| Allocation { names: names.clone(), ids: vec![id.to_owned()] };
+        let found = used(&server, &[split.clone()], &[allocated("MIG-2")]);
+        assert_eq!(found[0].instance.as_deref(), Some("MIG-2"));
+        assert_eq!(used(&server, &[split], &[allocated("MIG-1")]), [], "where another's process is");
     }
 
     #[test]

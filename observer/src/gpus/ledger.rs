@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::attribution::{Owner, Use, used};
 use super::energy::{Energy, Share, Sharer};
 use super::series::{HOLE, Series};
-use super::{Reading, Round};
+use super::{Allocation, Reading, Round};
 use crate::exchange::{ExchangeId, GpuUse, GpuWindow, Phase, RequestRecord};
 
 /// How long a record waits for readings.
@@ -132,6 +132,7 @@ impl Gpu {
 #[derive(Default)]
 pub struct Ledger {
     owners: HashMap<u32, Arc<Owner>>,
+    kubelet: Vec<Allocation>,
     /// What servers with requests in flight use.
     uses: HashMap<u32, Vec<Use>>,
     open: HashMap<ExchangeId, Open>,
@@ -156,11 +157,17 @@ impl Ledger {
         self.uses.remove(&pid);
     }
 
+    /// What the kubelet allocated; nothing where it does not say.
+    pub fn allocated(&mut self, kubelet: Vec<Allocation>) {
+        self.kubelet = kubelet;
+    }
+
     /// A request started.
     pub fn started(&mut self, id: ExchangeId, pid: u32, began: u64) {
         if self.open.len() < OPEN {
-            let Self { owners, uses, readings, .. } = self;
-            uses.entry(pid).or_insert_with(|| owners.get(&pid).map_or(Vec::new(), |own| used(own, readings)));
+            let Self { owners, uses, readings, kubelet, .. } = self;
+            uses.entry(pid)
+                .or_insert_with(|| owners.get(&pid).map_or(Vec::new(), |own| used(own, readings, kubelet)));
             self.open.insert(id, Open { pid, began, phase: Phase::Receiving, deliveries: 0 });
         }
     }
@@ -223,8 +230,14 @@ impl Ledger {
         let read = self.read;
         self.gpus.retain(|_, gpu| read.saturating_sub(gpu.read) < 10 * HOLE);
         let pids: HashSet<u32> = self.open.values().map(|open| open.pid).collect();
-        let of = |pid: u32| self.owners.get(&pid).map_or(Vec::new(), |owner| used(owner, &self.readings));
-        self.uses = pids.into_iter().map(|pid| (pid, of(pid))).collect();
+        let mut before = std::mem::take(&mut self.uses);
+        for pid in pids {
+            let owner = self.owners.get(&pid);
+            let now = owner.map_or(Vec::new(), |owner| used(owner, &self.readings, &self.kubelet));
+            // A GPU that is lost, or an engine that crashed on it, takes its processes with it: its requests used it.
+            let known = if now.is_empty() { before.remove(&pid).unwrap_or_default() } else { now };
+            self.uses.insert(pid, known);
+        }
         self.diagnose(took);
         let oldest =
             self.open.values().map(|open| open.began).chain(self.ended.iter().map(|one| one.began)).min();
@@ -254,7 +267,10 @@ impl Ledger {
             let mut count = |seconds: fn(&mut Diagnosis) -> &mut f64, holds: bool| {
                 *seconds(told) += if holds { took } else { 0.0 };
             };
-            count(|told| &mut told.throttled_while_serving, is_serving && reading.is_throttled());
+            count(
+                |told| &mut told.throttled_while_serving,
+                is_serving && reading.held_back_by().next().is_some(),
+            );
             count(|told| &mut told.idle_while_waiting, is_waiting && mean.is_some_and(|mean| mean < IDLE));
             count(|told| &mut told.busy_without_request, !is_serving && mean.is_some_and(|mean| mean > BUSY));
         }

@@ -2,13 +2,15 @@
 //! their times, as records do.
 //!
 //! In: a [`Round`] of readings each second, and requests that start, deliver and end. Out: request records with their
-//! GPUs' figures, and what a scrape tells.
+//! GPUs' figures, what changed about devices, and what a scrape tells.
 
 mod allocation;
 mod attribution;
 mod energy;
 mod ledger;
 mod series;
+mod transitions;
+mod xid;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ pub use allocation::{Allocated, Allocation, Source, allocated};
 pub use attribution::{Owner, Use, used};
 pub use ledger::{Diagnosis, Key, Ledger, Shares, Told};
 pub use series::{Samples, Series};
+pub use transitions::{Change, Transition, Transitions};
+pub use xid::{FATAL_XIDS, OTHER_XID};
 
 /// One GPU, as it is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,11 +149,11 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Whether its clocks are held back by heat, power or a fault: not because it is idle, nor as it was set.
-    pub fn is_throttled(&self) -> bool {
-        self.throttled_by
-            .iter()
-            .any(|reason| !["idle", "applications_clocks", "display_clocks"].contains(reason))
+    /// Causes by which its clocks are held back, which are heat, power or a fault: not that it is idle, nor how it was
+    /// set.
+    pub fn held_back_by(&self) -> impl Iterator<Item = &'static str> {
+        let all = self.throttled_by.iter().copied();
+        all.filter(|reason| !["idle", "applications_clocks", "display_clocks"].contains(reason))
     }
 }
 
@@ -161,6 +165,3 @@ pub struct Round {
     /// The devices.
     pub readings: Vec<Reading>,
 }
-
-/// XID errors after which what ran on the GPU is lost or the GPU has to be looked at (NVIDIA, "XID Errors").
-pub const FATAL_XIDS: [u64; 9] = [48, 63, 64, 74, 79, 94, 95, 119, 120];

@@ -37,6 +37,9 @@ pub struct Row {
     /// Process, where one is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// GPU, where one is meant: its UUID, as records of requests name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// Where a line was written to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,

@@ -71,7 +71,7 @@ tell! {
     nvmlDeviceGetEnforcedPowerLimit() -> c_uint = |t| whole(&t).map(|()| 700_000);
     nvmlDeviceGetTotalEnergyConsumption() -> c_ulonglong =
         |t| whole(&t).map(|()| (integral(&t.device().power, 0.0, t.at) * 1e3) as u64);
-    nvmlDeviceGetClockInfo(kind: c_uint) -> c_uint = |t| whole(&t).map(|()| [1980, 1980, 2619, 1545][kind.min(3) as usize]);
+    nvmlDeviceGetClockInfo(kind: c_uint) -> c_uint = |t| whole(&t).map(|()| [1755, 1980, 2619, 1545][kind.min(3) as usize]);
     nvmlDeviceGetCurrentClocksThrottleReasons() -> c_ulonglong =
         |t| whole(&t).map(|()| step(&t.device().throttle, t.at) as u64);
     nvmlDeviceGetViolationStatus(policy: c_uint) -> nvmlViolationTime_t =
@@ -483,7 +483,9 @@ unsafe extern "C" fn nvmlGpmMetricsGet(request: *mut nvmlGpmMetricsGet_t) -> nvm
                 3 => gpm.occupancy,
                 5 => gpm.tensor,
                 10 => gpm.dram,
-                60 | 61 => gpm.nvlink,
+                // Received is twice as much as sent, so that they can be told apart.
+                60 => 2.0 * gpm.nvlink,
+                61 => gpm.nvlink,
                 _ => {
                     metric.nvmlReturn = NOT_SUPPORTED;
                     0.0

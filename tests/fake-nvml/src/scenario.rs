@@ -111,7 +111,7 @@ pub struct Gpm {
     pub tensor: f64,
     /// Bandwidth of the memory.
     pub dram: f64,
-    /// `NVLink`, MiB a second in each direction.
+    /// `NVLink`, MiB a second that are sent; twice as many are received.
     pub nvlink: f64,
 }
 

@@ -7,6 +7,7 @@ use observer::{
     gpu::{AllocationsTold, watch_allocations},
 };
 use observer_tests::{
+    agent::Metrics,
     gpu::{Driver, Reading, two_h100},
     kubelet,
 };
@@ -33,7 +34,7 @@ async fn the_kubelet_tells_of_idle_shared_and_split_gpus() {
             ("pod-101", "nvidia.com/gpu.shared", &[&first]),
             ("pod-9", "nvidia.com/gpu.shared", &[&second]),
             ("pod-8", "nvidia.com/mig-3g.40gb", &[&idle]),
-            ("pod-7", "example.com/fpga", &["GPU-x"]),
+            ("pod-7", "example.com/fpga", &[&whole]),
             ("pod-6", "nvidia.com/gpu", &["GPU-of-another-node"]),
         ],
     );
@@ -68,9 +69,14 @@ async fn the_kubelet_tells_of_idle_shared_and_split_gpus() {
     assert_eq!(metrics.sum("llm_gpu_allocation_info", &[]), Some(6));
     // The container of the processes is called otherwise than the one that has the GPU, and two have none.
     assert_eq!(metrics.value("observer_gpu_allocation_disagreements", &[]), Some(3.0));
+    let reads = |metrics: &Metrics, result: &str| {
+        metrics.value("observer_pod_resources_reads_total", &[("result", result)])
+    };
+    assert_eq!((reads(&metrics, "ok"), reads(&metrics, "failed")), (Some(1.0), Some(0.0)));
     fs::remove_file(&socket).expect("the end of the kubelet");
     wait("the end of the kubelet", false).await;
     let metrics = reading.metrics_with(GpuTold { allocations: told.get(), ..GpuTold::default() });
     assert_eq!(metrics.sum("llm_gpu_allocation_info", &[("source", "pod_resources")]), None);
     assert_eq!(metrics.value("observer_gpu_allocation_disagreements", &[]), None);
+    assert_eq!((reads(&metrics, "ok"), reads(&metrics, "failed")), (Some(1.0), Some(1.0)));
 }

@@ -3,4 +3,6 @@
 
 mod allocations;
 mod faults;
+mod functions;
 mod metrics;
+mod requests;

@@ -40,6 +40,9 @@ const SKEW: u64 = 60_000_000_000;
 /// Samples of the future are wrong, but for what clocks differ in reading.
 const EARLY: u64 = 1_000_000_000;
 
+/// What was told of processes' utilisation holds for so long.
+const HOLDS: u64 = 2_000_000_000;
+
 const REASONS: [(ThrottleReasons, &str); 9] = [
     (ThrottleReasons::GPU_IDLE, "idle"),
     (ThrottleReasons::APPLICATIONS_CLOCKS_SETTING, "applications_clocks"),
@@ -68,8 +71,11 @@ pub(super) fn read<'nvml>(
     links(known, asking, into);
     let is_split =
         asking.ask("nvmlDeviceGetMigMode", || known.device.mig_mode()).is_some_and(|mode| mode.current == 1);
-    into.processes =
-        if is_split { instances(known, asking, into, owners) } else { processes(known, asking, owners) };
+    into.processes = if is_split {
+        instances(known, asking, into, owners)
+    } else {
+        processes(known, asking, now.0, owners)
+    };
     activities(nvml, known, asking, into);
     mistimed
 }
@@ -250,7 +256,12 @@ fn process(info: &ProcessInfo, instance: Option<&str>, utilization: Option<f64>,
     Process { instance: instance.map(str::to_owned), memory, utilization, owner: Arc::new(owners(info.pid)) }
 }
 
-fn processes(known: &mut Known<'_>, asking: &mut Asking<'_>, owners: &Owners) -> Option<Vec<Process>> {
+fn processes(
+    known: &mut Known<'_>,
+    asking: &mut Asking<'_>,
+    now: u64,
+    owners: &Owners,
+) -> Option<Vec<Process>> {
     let device = &known.device;
     let running = running(device, asking)?;
     let seen = &mut known.seen[3];
@@ -258,9 +269,14 @@ fn processes(known: &mut Known<'_>, asking: &mut Asking<'_>, owners: &Owners) ->
         .ask("nvmlDeviceGetProcessUtilization", || device.process_utilization_stats(*seen).or_else(no_news));
     let samples = samples.unwrap_or_default();
     *seen = samples.iter().map(|sample| sample.timestamp).fold(*seen, u64::max);
+    // They come once a second or less: between two of them the last ones hold.
+    if !samples.is_empty() || now.saturating_sub(known.busy.0) > HOLDS {
+        let told = samples.iter().filter(|sample| sample.sm_util <= 100);
+        known.busy = (now, told.map(|sample| (sample.pid, f64::from(sample.sm_util) / 100.0)).collect());
+    }
     let utilization = |pid: u32| {
-        let own = samples.iter().filter(|sample| sample.pid == pid && sample.sm_util <= 100);
-        own.map(|sample| f64::from(sample.sm_util) / 100.0).reduce(f64::max)
+        let own = known.busy.1.iter().filter(|(of, _)| *of == pid);
+        own.map(|(_, share)| *share).reduce(f64::max)
     };
     Some(running.iter().map(|info| process(info, None, utilization(info.pid), owners)).collect())
 }

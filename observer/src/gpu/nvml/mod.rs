@@ -19,7 +19,7 @@ use nvml_wrapper::{
 };
 
 use super::{Board, Calls, Ended, Owners, Vendor, library, pause};
-use crate::gpus::{self, Reading, Round};
+use crate::gpus::{self, OTHER_XID, Reading, Round};
 use calls::{Asking, is_gone, word};
 
 /// Devices that are read; a machine has 16 at most.
@@ -69,6 +69,8 @@ struct Known<'nvml> {
     lost: bool,
     /// Times of the last samples, by what they are of: microseconds of the wall clock.
     seen: [u64; 4],
+    /// Shares of time of processes, and when they were told: monotonic nanoseconds.
+    busy: (u64, Vec<(u32, f64)>),
     /// The last moments of its counters: of the device, and of its MIG instances by id.
     gpm: Vec<(Option<u32>, GpmSample<'nvml>)>,
 }
@@ -158,6 +160,7 @@ impl<'nvml> Session<'nvml> {
             events,
             lost: false,
             seen: [0; 4],
+            busy: (0, Vec::new()),
             gpm: Vec::new(),
         })
     }
@@ -183,7 +186,7 @@ impl<'nvml> Session<'nvml> {
             let Some(event) = asking.ask("nvmlEventSetWait", || events.wait(0)) else { break };
             match event.event_data {
                 Some(XidError::Value(xid)) => reading.xids.push(xid),
-                Some(XidError::Unknown) => reading.xids.push(999),
+                Some(XidError::Unknown) => reading.xids.push(OTHER_XID),
                 None => {}
             }
         }

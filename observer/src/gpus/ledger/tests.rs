@@ -1,6 +1,6 @@
 use super::*;
 use crate::exchange::{Clocks, Spread, Tokens, UsedBy};
-use crate::gpus::{Device, Memory, Process};
+use crate::gpus::{Device, Instance, Memory, Process};
 
 const SECOND: u64 = 1_000_000_000;
 const HALF: u64 = SECOND / 2;
@@ -131,6 +131,92 @@ fn requests_in_flight_share_by_their_tokens_and_all_is_shared() {
 }
 
 #[test]
+fn a_gpu_that_is_lost_or_left_by_its_processes_stays_the_requests() {
+    for lost in [true, false] {
+        let mut ledger = ledger(1..=2);
+        ledger.started(id(0), 1, 2 * SECOND);
+        ledger.read(round(3, 100.0, 0.5));
+        let mut gone = round(4, 100.0, 0.5);
+        let reading = &mut gone.readings[0];
+        if lost {
+            *reading = Reading { device: Arc::clone(&reading.device), lost, ..Reading::default() };
+        } else {
+            reading.processes = Some(Vec::new());
+        }
+        ledger.read(gone);
+        assert!(ledger.finished(id(0), record(1, 1.0, 1), 4 * SECOND).is_none());
+        let record = ledger.drain().unwrap();
+        assert_eq!(record.gpu.len(), 1, "lost: {lost}");
+        assert!(record.gpu[0].apportioned_joules.is_some(), "until its end it was read");
+        // Later ones find nothing there.
+        let mut gone = round(6, 100.0, 0.5);
+        gone.readings[0].processes = Some(Vec::new());
+        ledger.read(gone);
+        ledger.started(id(1), 1, 6 * SECOND);
+        assert!(ledger.finished(id(1), self::record(1, 1.0, 1), 6 * SECOND).unwrap().gpu.is_empty());
+    }
+}
+
+#[test]
+fn what_the_kubelet_allocated_is_used_where_no_process_is_seen() {
+    let names = ["ml", "a", "server"].map(str::to_owned);
+    let mut ledger = Ledger::default();
+    ledger.process(Owner { names: names.clone(), ..server(1) });
+    ledger.allocated(vec![Allocation { names, ids: vec!["GPU-1".into()] }]);
+    let empty = |second| {
+        let mut round = round(second, 100.0, 0.0);
+        round.readings[0].processes = None;
+        round
+    };
+    ledger.read(empty(1));
+    ledger.read(empty(2));
+    ledger.started(id(0), 1, 2 * SECOND);
+    ledger.phase(id(0), Phase::Waiting);
+    ledger.read(empty(3));
+    assert!(ledger.finished(id(0), record(1, 1.0, 10), 3 * SECOND).is_none());
+    let record = ledger.poll(3 * SECOND).unwrap();
+    assert_eq!((record.gpu.len(), record.gpu[0].by), (1, UsedBy::PodResources));
+    assert!((record.gpu[0].apportioned_joules.unwrap() - 100.0).abs() < 1e-6);
+    let waits = Diagnosis { idle_while_waiting: 1.0, ..Diagnosis::default() };
+    assert_eq!(ledger.told().diagnosis["GPU-1"], waits);
+}
+
+#[test]
+fn instances_of_one_gpu_cost_its_energy_once() {
+    let split = |second| {
+        let mut round = round(second, 100.0, 0.5);
+        let reading = &mut round.readings[0];
+        let worker = reading.processes.iter_mut().flatten().next().unwrap().clone();
+        let of = |uuid: &str| Process { instance: Some(uuid.into()), ..worker.clone() };
+        reading.processes = Some(vec![of("MIG-1"), of("MIG-2")]);
+        let one = |uuid: &str, used| Instance {
+            uuid: uuid.into(),
+            memory: Some(Memory { used, ..Memory::default() }),
+            ..Instance::default()
+        };
+        reading.instances = vec![one("MIG-1", 1), one("MIG-2", 2)];
+        round
+    };
+    let mut ledger = Ledger::default();
+    ledger.process(server(1));
+    (1..=2).for_each(|second| ledger.read(split(second)));
+    ledger.started(id(0), 1, 2 * SECOND);
+    (3..=4).for_each(|second| ledger.read(split(second)));
+    assert!(ledger.finished(id(0), record(1, 2.0, 1), 4 * SECOND).is_none());
+    let record = ledger.poll(4 * SECOND).unwrap();
+    let told: Vec<_> = record
+        .gpu
+        .iter()
+        .map(|one| {
+            let memory = one.whole.and_then(|whole| whole.memory).map(|memory| memory.max);
+            (one.instance.as_deref(), one.apportioned_joules.map(f64::round), memory)
+        })
+        .collect();
+    assert_eq!(told, [(Some("MIG-1"), Some(200.0), Some(1.0)), (Some("MIG-2"), None, Some(2.0))]);
+    assert!((ledger.told().shares.values().next().unwrap().joules - 200.0).abs() < 1e-6);
+}
+
+#[test]
 fn windows_are_cut_where_the_engine_says_that_it_began() {
     let mut record = record(1, 4.0, 1);
     record.queue.engine = Some(0.25);
@@ -160,6 +246,11 @@ fn what_is_to_be_looked_at_is_counted() {
     ledger.read(idle);
     let expected =
         Diagnosis { throttled_while_serving: 1.0, idle_while_waiting: 1.0, busy_without_request: 1.0 };
+    assert_eq!(diagnosis(&ledger), Some(expected));
+    // A tenth of the time is neither idle nor busy.
+    ledger.read(round(6, 100.0, 0.1));
+    assert!(ledger.finished(id(0), record(1, 1.0, 1), 6 * SECOND).is_none());
+    ledger.read(round(7, 100.0, 0.1));
     assert_eq!(diagnosis(&ledger), Some(expected));
 }
 
