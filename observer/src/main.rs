@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser as _;
 use observer::{
     agent,
-    cli::{colours, doctor, requests, rows, table::Table, top},
+    cli::{colours, diff, doctor, explain, requests, rows, table::Table, top},
     cluster,
     config::{
         Config,
@@ -49,6 +49,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Record(args) => record(&configured(cli)?, args)?,
         Command::Replay(args) => show(&Config::load(cli)?, args)?,
         Command::Requests(args) => requests::run(args)?,
+        Command::Explain(args) => explain::run(args)?,
+        Command::Diff(args) => diff::run(args)?,
         Command::Logs(args) => rows::logs(args)?,
         Command::Events(args) => rows::events(args)?,
         Command::Top(args) => top::run(args)?,

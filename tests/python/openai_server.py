@@ -15,6 +15,9 @@ Fields of a request's body beside the API's own, all optional:
   width    bytes of each of the made-up events' text
   coding   "gzip": the content of the answers `plain` and `stream` is coded so
   bytewise true: each byte is sent by a call of its own
+  prompt   prompt tokens that the usage counts, in place of 7
+  fields   header lines of the response beside its own, each with its end
+  hold_s   seconds before the next request of the connection is read
 
 Content of a request that is coded with gzip is decoded.
 
@@ -84,10 +87,14 @@ class Answer:
         self.gap_s = document.get("gap_s", options.gap)
         self.pause_s = document.get("pause_s", 0)
         self.status = document.get("status", 500)
+        self.prompt = document.get("prompt", 7)
+        if fields := document.get("fields"):
+            send = self.send
+            self.send = lambda data: send(data.replace(b"\r\n", b"\r\n" + fields.encode(), 1) if data.startswith(b"HTTP/") else data)
 
     def usage(self):
         count = len(self.words)
-        return {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+        return {"prompt_tokens": self.prompt, "completion_tokens": count, "total_tokens": self.prompt + count}
 
     def chunk_of(self, choices, **more):
         return event({"id": "c", "object": "chat.completion.chunk", "model": self.model, "choices": choices, **more})
@@ -237,6 +244,7 @@ def serve(connection, options):
         assert answer in ANSWERS, answer
         if not getattr(Answer(connection.sendall, document, options), answer)():
             return
+        time.sleep(document.get("hold_s", 0))
 
 
 def serve_and_close(connection, options):

@@ -67,6 +67,16 @@ pub enum Failure {
         #[source]
         cause: serde_json::Error,
     },
+    /// A flag cannot be used.
+    #[error("{flag} {value:?} cannot be used; {remedy}")]
+    Argument {
+        /// Which.
+        flag: &'static str,
+        /// What it was given.
+        value: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),

@@ -1,7 +1,9 @@
 //! What the commands show on a terminal.
 
 mod columns;
+pub mod diff;
 pub mod doctor;
+pub mod explain;
 mod failure;
 mod reach;
 pub mod requests;

@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand};
 mod questions;
 
 pub use questions::{
-    DoctorArgs, EventsArgs, ExaminedRole, LogsArgs, Pair, ReachArgs, RequestsArgs, RowsArgs, TopArgs,
-    WhoseArgs,
+    DiffArgs, DoctorArgs, EventsArgs, ExaminedRole, ExplainArgs, LogsArgs, Pair, ReachArgs, RequestsArgs,
+    RowsArgs, TopArgs, WhichArgs, WhoseArgs,
 };
 
 /// Measures LLM inference from the wire, without a change to applications.
@@ -44,6 +44,10 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Follow the requests that a node or a cluster serves, or ask for those of the last while
     Requests(Box<RequestsArgs>),
+    /// Tell why requests took as long as they did, or failed: where their time went, what happened meanwhile, who is at fault
+    Explain(Box<ExplainArgs>),
+    /// Compare the requests of two windows of time, or those of one pod with those of others
+    Diff(Box<DiffArgs>),
     /// Follow what containers and services write, or search what they wrote
     Logs(Box<LogsArgs>),
     /// Follow what occurs: processes, stalls, Kubernetes, the observer itself; or search what did
@@ -139,6 +143,8 @@ impl Cli {
             Command::Record(_)
             | Command::Replay(_)
             | Command::Requests(_)
+            | Command::Explain(_)
+            | Command::Diff(_)
             | Command::Logs(_)
             | Command::Events(_)
             | Command::Top(_)

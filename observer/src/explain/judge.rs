@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::parts::{Part, Span};
+use super::happening::{LATE, WARMING, end as end_of};
+use super::parts::{Part, Span, window};
 use super::peers::{Compared, ENOUGH, MANY, generated, prompt};
 use super::words::{part as say, time};
 use super::{Case, Confidence, Happening, Layer, Verdict, What};
@@ -16,12 +17,6 @@ const FELT: f64 = 0.05;
 
 /// What is unusual must be this much of the rest.
 const NOTABLE: f64 = 0.5;
-
-/// A process that began so many seconds before is still warming up: weights, kernels and caches are loaded by first requests.
-const WARMING: f64 = 120.0;
-
-/// Happenings are noted at the latest so many seconds after what they did to a request.
-const LATE: f64 = 5.0;
 
 /// One reason, and how much of what was unusual it explains.
 struct Reason {
@@ -138,7 +133,7 @@ fn failure(case: &Case<'_>) -> Option<Verdict> {
         Outcome::ClientError => sure(Layer::Client, "the server refused what the client asked for", told),
         Outcome::Rejected => sure(Layer::Replica, "it was refused: no replica had room for it", told),
         _ => {
-            let end = record.clocks.response_end.or(record.client_left).unwrap_or(0.0);
+            let end = end_of(record);
             let around = |kinds: &[What]| {
                 let in_time =
                     |one: &&Happening| (-LATE..=end + LATE).contains(&one.at) && kinds.contains(&one.what);
@@ -182,7 +177,7 @@ fn reason(case: &Case<'_>, part: &Part, compared: &Compared<'_>) -> Reason {
 /// What is known to have been computed.
 fn computing(case: &Case<'_>, part: &Part, compared: &Compared<'_>, layer: Layer) -> Reason {
     let record = case.record;
-    if let Some(reason) = gpu(case, part) {
+    if let Some(reason) = gpu(case, part, compared) {
         return reason;
     }
     let confidence = by_number(compared);
@@ -223,7 +218,7 @@ fn waiting(case: &Case<'_>, part: &Part, compared: &Compared<'_>) -> Reason {
         return Reason::new(Layer::Restart, part.unusual, Confidence::Medium, summary)
             .with([text, say(part)]);
     }
-    if let Some(reason) = gpu(case, part) {
+    if let Some(reason) = gpu(case, part, compared) {
         return reason;
     }
     let confidence = by_number(compared);
@@ -256,7 +251,12 @@ fn waiting(case: &Case<'_>, part: &Part, compared: &Compared<'_>) -> Reason {
 
 /// Whether more were in flight than usually, so that it was felt.
 fn is_crowded(compared: &Compared<'_>) -> bool {
-    compared.records.len() >= ENOUGH && compared.beside >= 2 * compared.usually_beside + 2
+    is_more(compared, compared.beside, compared.usually_beside)
+}
+
+/// Whether so many are more than usually, so that it is felt.
+fn is_more(compared: &Compared<'_>, now: usize, usually: usize) -> bool {
+    compared.records.len() >= ENOUGH && now >= 2 * usually + 2
 }
 
 /// Tokens that decide how long a part takes: its own and the usual number.
@@ -276,13 +276,28 @@ fn explains(part: &Part, own: f64, usual: f64) -> bool {
     own >= 1.5 * usual && more >= MOST * part.unusual
 }
 
-/// A GPU that was at fault while it was served.
-fn gpu(case: &Case<'_>, part: &Part) -> Option<Reason> {
-    let end = case.record.clocks.response_end.or(case.record.client_left)?;
-    let at_fault = |one: &&Happening| {
-        matches!(one.what, What::GpuThrottle | What::GpuError) && (0.0..=end).contains(&one.at)
+/// A GPU that was at fault in this part: it failed, was throttled for most of what was unusual, or served others.
+fn gpu(case: &Case<'_>, part: &Part, compared: &Compared<'_>) -> Option<Reason> {
+    let (from, to) = window(case.record, part.span)?;
+    let at_fault = |one: &&Happening| match one.what {
+        What::GpuError => (from..=to).contains(&one.at),
+        What::GpuThrottle => {
+            let lasted = one.until.unwrap_or(f64::INFINITY).min(to) - one.at.max(from);
+            lasted >= MOST * part.unusual
+        }
+        _ => false,
     };
     let found: Vec<String> = case.happenings.iter().filter(at_fault).map(|one| one.text.clone()).collect();
-    let summary = format!("its GPU was at fault: {}", found.first()?);
-    Some(Reason::new(Layer::Gpu, part.unusual, Confidence::Medium, summary).with([say(part)]).with(found))
+    if let Some(first) = found.first() {
+        let summary = format!("its GPU was at fault: {first}");
+        return Some(
+            Reason::new(Layer::Gpu, part.unusual, Confidence::Medium, summary).with([say(part)]).with(found),
+        );
+    }
+    let (now, usually) = (compared.neighbours, compared.usual_neighbours);
+    if is_more(compared, now, usually) {
+        let summary = format!("its GPU served {now} requests of other containers, usually {usually}");
+        return Some(Reason::new(Layer::Gpu, part.unusual, Confidence::Low, summary).with([say(part)]));
+    }
+    None
 }

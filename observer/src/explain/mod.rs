@@ -1,6 +1,7 @@
 //! Why a request took as long as it did, or why it failed. Pure: no IO, no clock.
 //!
-//! In: a finished request, the others that its node remembers ([`Peers`]), and what happened around it ([`Happening`]).
+//! In: a finished request, the others that its node remembers ([`Peers`]), and what happened around it ([`Happening`],
+//! out of rows of events and logs by [`happenings`]).
 //! Out: where its time went, part by part beside what is usual for its kind ([`Part`]), and a [`Verdict`] that names the
 //! layer with its evidence. A layer is named only if it explains most of what was unusual; where several share it, or
 //! nothing that was seen explains it, the verdict is `unknown`, and the parts are told all the same.
@@ -8,6 +9,8 @@
 //! Parts are the kernel's clocks and what the engine itself reports; none is invented. What is usual is the median of
 //! the same part over trusted requests of the same model that were served by the same container, or else anywhere on the node.
 
+mod diff;
+mod happening;
 mod judge;
 mod parts;
 mod peers;
@@ -15,6 +18,8 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub use diff::{Beside, Difference, Measure, diff};
+pub use happening::{Around, Happening, What, happenings};
 pub use parts::{Part, Span};
 pub use peers::Peers;
 
@@ -90,35 +95,6 @@ pub enum Confidence {
     High,
 }
 
-/// What happened in or around the container that served.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Happening {
-    /// Seconds after the start of the request; negative before it.
-    pub at: f64,
-    /// What it was.
-    pub what: What,
-    /// For people: what happened, in words without content of requests.
-    pub text: String,
-}
-
-/// Kinds of happenings that matter to a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    /// The process that served began.
-    ProcessStart,
-    /// It ended.
-    ProcessEnd,
-    /// It was killed for want of memory.
-    OutOfMemory,
-    /// The GPU ran slower than it could.
-    GpuThrottle,
-    /// The GPU failed.
-    GpuError,
-    /// Something else that is worth reading.
-    Other,
-}
-
 /// What is to be explained.
 #[derive(Debug)]
 pub struct Case<'a> {
@@ -126,7 +102,7 @@ pub struct Case<'a> {
     pub record: &'a RequestRecord,
     /// Others.
     pub peers: &'a Peers<'a>,
-    /// What happened, in any order.
+    /// What happened, in the order of time.
     pub happenings: &'a [Happening],
 }
 
@@ -151,6 +127,8 @@ pub struct Explanation {
     pub id: String,
     /// See [`RequestRecord::node`].
     pub node: String,
+    /// See [`RequestRecord::namespace`].
+    pub namespace: String,
     /// See [`RequestRecord::ended_at`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
@@ -162,6 +140,9 @@ pub struct Explanation {
     pub compared: usize,
     /// Others of the same container that were in flight, most at a time, as far as they are remembered.
     pub beside: usize,
+    /// Others of other containers that were in flight on one of its GPUs, most at a time.
+    #[serde(default)]
+    pub beside_on_gpu: usize,
     /// What happened around it.
     pub happenings: Vec<Happening>,
     /// The request itself.
@@ -174,17 +155,17 @@ pub fn explain(case: &Case<'_>) -> Explanation {
     let compared = case.peers.of(record);
     let parts = parts::compared(record, &compared);
     let verdict = judge::verdict(case, &parts, &compared);
-    let mut happenings = case.happenings.to_vec();
-    happenings.sort_by(|a, b| a.at.total_cmp(&b.at));
     Explanation {
         id: record.id.clone(),
         node: record.node.clone(),
+        namespace: record.namespace.clone(),
         ended_at: record.ended_at.clone(),
         verdict,
         parts,
         compared: compared.records.len(),
         beside: compared.beside,
-        happenings,
+        beside_on_gpu: compared.neighbours,
+        happenings: case.happenings.to_vec(),
         record: record.clone(),
     }
 }

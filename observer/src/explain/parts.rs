@@ -50,6 +50,23 @@ impl Span {
         Self::Tail,
     ];
 
+    /// The word used in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Socket => "socket",
+            Self::Upload => "upload",
+            Self::Dispatch => "dispatch",
+            Self::EngineQueue => "engine_queue",
+            Self::Prefill => "prefill",
+            Self::BeforeFirstToken => "before_first_token",
+            Self::Decode => "decode",
+            Self::ClientReading => "client_reading",
+            Self::Tail => "tail",
+            Self::Answer => "answer",
+        }
+    }
+
     /// Whether none of it is needed: what is usual of it is no excuse.
     const fn is_waiting(self) -> bool {
         matches!(self, Self::Accept | Self::Socket | Self::Dispatch | Self::EngineQueue | Self::ClientReading)
@@ -103,6 +120,20 @@ pub(super) fn seconds(record: &RequestRecord, span: Span) -> Option<f64> {
         ),
     };
     value.map(|seconds| seconds.max(0.0))
+}
+
+/// From when to when the GPU worked on a part, as far as is known: seconds after the start of the request.
+pub(super) fn window(record: &RequestRecord, span: Span) -> Option<(f64, f64)> {
+    let clocks = &record.clocks;
+    let end = clocks.response_end.or(record.client_left)?;
+    let first = if record.stream { clocks.first_token } else { clocks.response_start }.unwrap_or(end);
+    match span {
+        Span::Decode if record.stream => Some((first, clocks.last_token.unwrap_or(end))),
+        Span::Prefill | Span::BeforeFirstToken | Span::Answer | Span::Decode => {
+            Some((clocks.request_end.unwrap_or(0.0), first))
+        }
+        _ => None,
+    }
 }
 
 /// All parts that are known, beside what is usual.

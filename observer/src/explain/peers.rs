@@ -36,6 +36,10 @@ pub(super) struct Compared<'a> {
     pub(super) usually_beside: usize,
     /// Whether any other was in flight in the container when it was asked for.
     pub(super) found_busy: bool,
+    /// Most at a time of other containers that were in flight on one of its GPUs while it was.
+    pub(super) neighbours: usize,
+    /// The same for those that are compared with: the median.
+    pub(super) usual_neighbours: usize,
 }
 
 impl<'a> Peers<'a> {
@@ -56,11 +60,16 @@ impl<'a> Peers<'a> {
         Self(records.filter_map(place).collect())
     }
 
-    /// How many others of its container were in flight at some time between these two.
-    fn most_beside(&self, one: &RequestRecord, from: i64, to: i64) -> usize {
+    /// How many others that are `meant` beside it were in flight at some time between these two.
+    fn most(
+        &self,
+        one: &RequestRecord,
+        (from, to): (i64, i64),
+        meant: fn(&RequestRecord, &RequestRecord) -> bool,
+    ) -> usize {
         let mut turns: Vec<(i64, i32)> = Vec::new();
-        for other in self.0.iter().filter(|other| is_of(other.record, one) && other.record.id != one.id) {
-            if other.start < to && other.end > from {
+        for other in self.0.iter().filter(|other| other.start < to && other.end > from) {
+            if other.record.id != one.id && meant(other.record, one) {
                 turns.extend([(other.start, 1), (other.end, -1)]);
             }
         }
@@ -88,17 +97,21 @@ impl<'a> Peers<'a> {
         let same: Vec<Placed<'a>> = all.iter().filter(|other| is_of(other.record, one)).copied().collect();
         let kind = if same.len() >= ENOUGH { same } else { all };
         let own = self.0.iter().find(|other| other.record.id == one.id && other.record.node == one.node);
-        let mut usually: Vec<usize> =
-            kind.iter().take(MANY).map(|one| self.most_beside(one.record, one.start, one.end)).collect();
-        usually.sort_unstable();
+        let usual = |meant| {
+            let mut most: Vec<usize> =
+                kind.iter().take(MANY).map(|one| self.most(one.record, (one.start, one.end), meant)).collect();
+            most.sort_unstable();
+            most.get(most.len() / 2).copied().unwrap_or(0)
+        };
+        let beside = |meant| own.map_or(0, |own| self.most(one, (own.start, own.end), meant));
+        let asked = own.map(|own| own.start + (one.clocks.request_end.unwrap_or(0.0) * 1e9) as i64);
         Compared {
             records: kind.iter().map(|placed| placed.record).collect(),
-            beside: own.map_or(0, |own| self.most_beside(one, own.start, own.end)),
-            usually_beside: usually.get(usually.len() / 2).copied().unwrap_or(0),
-            found_busy: own.is_some_and(|own| {
-                let asked = own.start + (one.clocks.request_end.unwrap_or(0.0) * 1e9) as i64;
-                self.most_beside(one, asked, asked + 1) > 0
-            }),
+            beside: beside(is_of),
+            usually_beside: usual(is_of),
+            found_busy: asked.is_some_and(|asked| self.most(one, (asked, asked + 1), is_of) > 0),
+            neighbours: beside(shares_gpu),
+            usual_neighbours: usual(shares_gpu),
         }
     }
 }
@@ -110,6 +123,13 @@ fn is_of(one: &RequestRecord, other: &RequestRecord) -> bool {
         && one.namespace == other.namespace
         && one.node == other.node
         && (!one.pod.is_empty() || one.pid == other.pid)
+}
+
+/// Whether both used the same GPU from different containers.
+fn shares_gpu(one: &RequestRecord, other: &RequestRecord) -> bool {
+    !is_of(one, other)
+        && one.node == other.node
+        && one.gpu.iter().any(|gpu| other.gpu.iter().any(|other| other.uuid == gpu.uuid))
 }
 
 impl Compared<'_> {

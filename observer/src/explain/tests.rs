@@ -1,6 +1,7 @@
 use super::*;
-use crate::exchange::{Gaps, Operation, Outcome, Role, Tokens};
+use crate::exchange::{Gaps, GpuUse, Operation, Outcome, Role, Tokens, UsedBy};
 use crate::llm::Timings;
+use crate::timeline::{Kind, Level, Row};
 
 /// A streamed answer of 101 tokens to a prompt of 200: 0.1 s to the first token, 10 ms for each other one. Begins so many
 /// seconds after midnight.
@@ -88,7 +89,7 @@ fn one() -> RequestRecord {
 }
 
 fn happening(at: f64, what: What, text: &str) -> Happening {
-    Happening { at, what, text: text.to_owned() }
+    Happening { at, until: None, what, text: text.to_owned() }
 }
 
 /// Others that are in flight from a second before it until long after.
@@ -360,4 +361,107 @@ fn plain_answers() {
     record.tokens.output = Some(101);
     let told = explain(&Case { record: &record, peers: &Peers::new(all.iter().rev()), happenings: &[] });
     assert_eq!(told.verdict.layer, Layer::Unknown, "{told:?}");
+}
+
+fn row(kind: Kind, reason: &str, level: Level, seconds: f64, message: &str) -> Row {
+    Row {
+        time: 1_767_225_600_000_000_000 + ((100.0 + seconds) * 1e9) as i64,
+        node: "n1".into(),
+        id: format!("{seconds}"),
+        kind,
+        reason: reason.into(),
+        namespace: "ml".into(),
+        pod: "llama-0".into(),
+        container: "server".into(),
+        level: Some(level),
+        message: message.into(),
+        ..Row::default()
+    }
+}
+
+fn with_gpu(mut record: RequestRecord, uuid: &str) -> RequestRecord {
+    record.gpu.push(GpuUse {
+        uuid: uuid.into(),
+        instance: None,
+        by: UsedBy::Container,
+        queue: None,
+        prefill: None,
+        decode: None,
+        whole: None,
+        apportioned_joules: None,
+        apportioned_seconds: None,
+    });
+    record
+}
+
+#[test]
+fn rows_become_happenings_of_the_request_that_they_are_about() {
+    let record = with_gpu(one(), "GPU-1");
+    let own = |row: Row| Row { pid: Some(7), ..row };
+    let rows = [
+        own(row(Kind::Process, "exit", Level::Error, 0.9, "ended by signal 9")),
+        row(Kind::Gpu, "throttle_begin", Level::Warn, -600.0, "GPU 0 (GPU-1) is throttled: hw_thermal"),
+        row(Kind::Gpu, "throttle_end", Level::Info, 0.5, "GPU 0 (GPU-1) is throttled no more"),
+        row(Kind::Gpu, "throttle_begin", Level::Warn, -50.0, "GPU 1 (GPU-2) is throttled: hw_thermal"),
+        row(Kind::Gpu, "throttle_begin", Level::Info, 0.2, "GPU 0 (GPU-1) is throttled: sw_power_cap"),
+        row(Kind::Gpu, "xid", Level::Error, 0.6, "GPU 0 (GPU-1): XID 79"),
+        row(Kind::Log, "", Level::Error, 0.7, "CUDA error\n  at x"),
+        row(Kind::Log, "", Level::Info, 0.7, "GET /health"),
+        Row { request_id: Some("r".into()), ..row(Kind::Log, "", Level::Info, 0.1, "added r") },
+        Row { pod: "other".into(), ..row(Kind::Log, "", Level::Error, 0.7, "not ours") },
+        row(Kind::Kubernetes, "Unhealthy", Level::Warn, -90.0, "not ready"),
+        own(row(Kind::Process, "start", Level::Info, -300.0, "began long ago")),
+        Row { pid: Some(9), ..row(Kind::Process, "exit", Level::Error, 0.8, "a worker ended") },
+        Row { pod: String::new(), ..row(Kind::Observer, "dropped", Level::Warn, 0.3, "5 records were dropped") },
+    ];
+    let record = RequestRecord { request_id: Some("r".into()), ..record };
+    let told: Vec<(f64, What, String)> = happenings(&rows, &record)
+        .into_iter()
+        .map(|one| ((one.at * 10.0).round() / 10.0, one.what, one.text))
+        .collect();
+    let expected = [
+        (-600.0, What::GpuThrottle, "GPU 0 (GPU-1) is throttled: hw_thermal"),
+        (-90.0, What::Other, "not ready"),
+        (0.1, What::Log, "added r"),
+        (0.2, What::Other, "GPU 0 (GPU-1) is throttled: sw_power_cap"),
+        (0.3, What::Other, "5 records were dropped"),
+        (0.6, What::GpuError, "GPU 0 (GPU-1): XID 79"),
+        (0.7, What::Log, "CUDA error"),
+        (0.8, What::Other, "a worker ended"),
+        (0.9, What::ProcessEnd, "ended by signal 9"),
+    ];
+    assert_eq!(told, expected.map(|(at, what, text)| (at, what, text.to_owned())));
+    let throttle = &happenings(&rows, &record)[0];
+    assert!((throttle.until.unwrap() - 0.5).abs() < 1e-6, "{throttle:?}");
+    // One that was over before the request is none of its.
+    let over = [rows[1].clone(), row(Kind::Gpu, "throttle_end", Level::Info, -1.0, "GPU 0 (GPU-1) is")];
+    assert_eq!(happenings(&over, &record), []);
+}
+
+#[test]
+fn a_gpu_is_at_fault_only_as_long_as_it_was() {
+    let throttled = |from: f64, until: Option<f64>| {
+        let mut record = one();
+        delay(&mut record, after_first, 4.0);
+        at(&mut record, 100.0);
+        let what = What::GpuThrottle;
+        let one = Happening { at: from, until, what, text: "GPU 0 is throttled".into() };
+        explained(&record, &[], &[one]).verdict
+    };
+    assert_eq!(throttled(-600.0, None).layer, Layer::Gpu);
+    assert_eq!(throttled(-600.0, Some(4.0)).layer, Layer::Gpu);
+    let short = throttled(-600.0, Some(1.0));
+    assert_eq!(short.layer, Layer::Decode, "a second does not make four: {short:?}");
+    // Others on the same GPU, in another container.
+    let mut record = with_gpu(one(), "GPU-1");
+    delay(&mut record, after_first, 4.0);
+    at(&mut record, 100.0);
+    let neighbours = |uuid: &str| -> Vec<RequestRecord> {
+        let neighbour = |other| with_gpu(RequestRecord { pod: "other-0".into(), ..other }, uuid);
+        crowd(4).into_iter().map(neighbour).collect()
+    };
+    let told = explained(&record, &neighbours("GPU-1"), &[]);
+    assert_eq!((told.verdict.layer, told.beside, told.beside_on_gpu), (Layer::Gpu, 0, 4), "{told:?}");
+    let told = explained(&record, &neighbours("GPU-2"), &[]);
+    assert_eq!((told.verdict.layer, told.beside_on_gpu), (Layer::Decode, 0), "{told:?}");
 }

@@ -23,6 +23,7 @@ pub(super) const fn path_of(asked: Asked) -> &'static str {
         Asked::Top => "/api/v1/top",
         Asked::Logs => "/api/v1/logs",
         Asked::Events => "/api/v1/events",
+        Asked::Explain => "/api/v1/explain",
     }
 }
 
@@ -66,15 +67,6 @@ impl Fleet {
 
     pub(super) fn token(&self) -> &TokenFile {
         &self.token
-    }
-
-    fn asked_for(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
-        let fleet = self.clone();
-        if question.query.follow {
-            follow(fleet, asked, question).boxed()
-        } else {
-            fleet.past(asked, question).boxed()
-        }
     }
 
     async fn past(self, asked: Asked, question: Question) -> Lines {
@@ -132,16 +124,13 @@ impl Fleet {
 }
 
 impl Api for Fleet {
-    fn requests(&self, question: Question) -> BoxFuture<'static, Lines> {
-        self.asked_for(Asked::Requests, question)
-    }
-
-    fn top(&self, question: Question) -> BoxFuture<'static, Lines> {
-        self.clone().top_rows(question).boxed()
-    }
-
-    fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
-        self.asked_for(asked, question)
+    fn answer(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
+        let fleet = self.clone();
+        match asked {
+            Asked::Top => fleet.top_rows(question).boxed(),
+            _ if question.query.follow => follow(fleet, asked, question).boxed(),
+            _ => fleet.past(asked, question).boxed(),
+        }
     }
 }
 

@@ -134,7 +134,7 @@ async fn read(lines: Lines) -> Vec<Value> {
 /// Nodes and seconds ago of an answer, what is missing in it, and its cursor.
 async fn ask_all(agents: Vec<AgentAt>, text: &str) -> (Vec<(String, i64)>, Vec<String>, Option<String>) {
     let fleet = fleet(&Arc::new(Mutex::new(agents)));
-    let mut lines = read(fleet.requests(question(Asked::Requests, text)).await).await;
+    let mut lines = read(fleet.answer(Asked::Requests, question(Asked::Requests, text)).await).await;
     let trailer: crate::recent::Trailer = serde_json::from_value(lines.pop().unwrap()).unwrap();
     let told = lines.iter().map(|line| {
         let id = line["id"].as_str().unwrap();
@@ -204,7 +204,7 @@ async fn however_many_there_are_an_answer_is_bounded() {
     let one = node("n", &(1..=40).collect::<Vec<_>>()).await;
     let agents = vec![one.at.clone(); 200];
     let fleet = fleet(&Arc::new(Mutex::new(agents)));
-    let lines = read(fleet.requests(question(Asked::Requests, "limit=30")).await).await;
+    let lines = read(fleet.answer(Asked::Requests, question(Asked::Requests, "limit=30")).await).await;
     assert_eq!(lines.len(), 31);
     assert!(lines[30]["next"].is_string());
 }
@@ -214,7 +214,7 @@ async fn rows_of_all_nodes_the_busiest_first() {
     let (a, b) = (node("a", &[5]).await, node("b", &[9, 8, 7]).await);
     let agents = Arc::new(Mutex::new(vec![a.at.clone(), gone("c").await, b.at.clone()]));
     let fleet = fleet(&agents);
-    let lines = read(fleet.top(question(Asked::Top, "")).await).await;
+    let lines = read(fleet.answer(Asked::Top, question(Asked::Top, "")).await).await;
     let told: Vec<_> = lines
         .iter()
         .map(|line| (line["node"].as_str(), line["requests"].as_u64(), line["failed"].as_u64()))
@@ -230,7 +230,7 @@ async fn rows_of_all_nodes_the_busiest_first() {
         ]
     );
     assert_eq!(lines[4]["partial"][0]["node"], "c");
-    let lines = read(fleet.top(question(Asked::Top, "limit=3&since=30s")).await).await;
+    let lines = read(fleet.answer(Asked::Top, question(Asked::Top, "limit=3&since=30s")).await).await;
     assert_eq!((lines.len(), lines[0]["window"].as_f64()), (4, Some(30.0)));
     assert_eq!(lines[3]["partial"][0]["reason"], "1 rows more are left out");
 }
@@ -239,7 +239,7 @@ async fn rows_of_all_nodes_the_busiest_first() {
 async fn all_are_followed_and_what_is_missed_is_said() {
     let (a, b) = (node("a", &[20]).await, node("b", &[10]).await);
     let agents = Arc::new(Mutex::new(vec![a.at.clone(), b.at.clone()]));
-    let mut lines = fleet(&agents).requests(question(Asked::Requests, "since=1h&follow=true")).await;
+    let mut lines = fleet(&agents).answer(Asked::Requests, question(Asked::Requests, "since=1h&follow=true")).await;
     let mut next = async || -> Value {
         let line = timeout(Duration::from_secs(10), lines.next()).await.expect("a line in time").unwrap();
         serde_json::from_slice(&line).unwrap()
@@ -300,7 +300,7 @@ async fn the_token_is_presented() {
     let directory: Directory =
         Arc::new(move || Box::pin(async move { Ok(vec![AgentAt { node: "a".to_owned(), address }]) }));
     let fleet = Fleet::new(directory, token, || 0);
-    let lines = read(fleet.top(question(Asked::Top, "since=1m")).await).await;
+    let lines = read(fleet.answer(Asked::Top, question(Asked::Top, "since=1m")).await).await;
     let head = heard.await.unwrap();
     assert!(head.starts_with("GET /api/v1/top?since=1m HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("Bearer of-the-tests\r\n"), "{head}");

@@ -29,6 +29,9 @@ impl fmt::Display for BadParameter {
     }
 }
 
+/// Requests that are explained unless another number is asked for.
+const EXPLAINED: usize = 10;
+
 struct Parameter {
     name: &'static str,
     /// Of which questions.
@@ -38,12 +41,16 @@ struct Parameter {
     set: fn(&mut Query, &str) -> Option<()>,
 }
 
-const ALL: &[Asked] = &[Asked::Requests, Asked::Top, Asked::Logs, Asked::Events];
+const ALL: &[Asked] = &[Asked::Requests, Asked::Top, Asked::Logs, Asked::Events, Asked::Explain];
+/// All whose answers are cut at the same number.
+const MANY: &[Asked] = &[Asked::Requests, Asked::Top, Asked::Logs, Asked::Events];
 /// Requests, and who is served.
-const SERVED: &[Asked] = &[Asked::Requests, Asked::Top];
-const REQUESTS: &[Asked] = &[Asked::Requests];
+const SERVED: &[Asked] = &[Asked::Requests, Asked::Top, Asked::Explain];
+const REQUESTS: &[Asked] = &[Asked::Requests, Asked::Explain];
+const EXPLAIN: &[Asked] = &[Asked::Explain];
 /// Whatever has a time.
-const TIMED: &[Asked] = &[Asked::Requests, Asked::Logs, Asked::Events];
+const TIMED: &[Asked] = &[Asked::Requests, Asked::Logs, Asked::Events, Asked::Explain];
+const FOLLOWED: &[Asked] = &[Asked::Requests, Asked::Logs, Asked::Events];
 const ROWS: &[Asked] = &[Asked::Logs, Asked::Events];
 const EVENTS: &[Asked] = &[Asked::Events];
 const LOGS: &[Asked] = &[Asked::Logs];
@@ -60,6 +67,7 @@ const TEXT: &str = "write the whole of it, as the record has it";
 const SECONDS: &str = "write a time, such as 500ms, 2s or 1m30s";
 const SWITCH: &str = "write true or false";
 const LIMIT: &str = "write a whole number from 1 to 5000";
+const FEW: &str = "write a whole number from 1 to 100";
 const ORDER: &str = "write newest or oldest";
 const KIND: &str =
     "write one or more, with commas between, of process, kubernetes, gpu, stall, observer, log, request";
@@ -83,6 +91,7 @@ const PARAMETERS: &[Parameter] = &[
     of(REQUESTS, "operation", OPERATION, |q, v| set(&mut q.operations, list(v, operation))),
     of(REQUESTS, "status", STATUS, |q, v| set(&mut q.statuses, list(v, status))),
     of(TIMED, "id", TEXT, |q, v| put(&mut q.id, some(v).map(str::to_owned))),
+    of(REQUESTS, "request", TEXT, |q, v| put(&mut q.request, some(v).map(str::to_owned))),
     of(TIMED, "request_id", TEXT, |q, v| put(&mut q.request_id, some(v).map(str::to_owned))),
     of(TIMED, "trace_id", TEXT, |q, v| put(&mut q.trace_id, some(v).map(str::to_ascii_lowercase))),
     of(REQUESTS, "min_ttft", SECONDS, |q, v| put(&mut q.min_ttft, seconds(v))),
@@ -97,10 +106,11 @@ const PARAMETERS: &[Parameter] = &[
     of(ROWS, "regex", REGEX, |q, v| put(&mut q.wanted.expression, some(v).and_then(Expression::of))),
     of(LOGS, "context", CONTEXT, |q, v| set(&mut q.context, v.parse().ok().filter(|rows| *rows <= 20))),
     of(ROWS, "bucket", BUCKET, |q, v| put(&mut q.bucket, duration(v).filter(|span| *span >= 1_000_000_000))),
-    of(ALL, "limit", LIMIT, |q, v| put(&mut q.limit, limit(v))),
+    of(MANY, "limit", LIMIT, |q, v| put(&mut q.limit, limit(v))),
+    of(EXPLAIN, "limit", FEW, |q, v| put(&mut q.limit, limit(v).filter(|limit| *limit <= 100))),
     of(TIMED, "order", ORDER, |q, v| set(&mut q.order, order(v))),
     of(TIMED, "cursor", CURSOR, |q, v| put(&mut q.cursor, v.parse().ok())),
-    of(TIMED, "follow", SWITCH, |q, v| set(&mut q.follow, v.parse().ok())),
+    of(FOLLOWED, "follow", SWITCH, |q, v| set(&mut q.follow, v.parse().ok())),
 ];
 
 const fn of(
@@ -118,7 +128,9 @@ impl Query {
     /// # Errors
     /// For the first parameter that is not known, cannot be used, or is there twice.
     pub fn parse(asked: Asked, pairs: &[(String, String)]) -> Result<Self, BadParameter> {
-        let mut query = Self { follow: asked != Asked::Top && pairs.is_empty(), ..Self::about(asked) };
+        let follows = FOLLOWED.contains(&asked) && pairs.is_empty();
+        let mut query = Self { follow: follows, ..Self::about(asked) };
+        query.limit = (asked == Asked::Explain).then_some(EXPLAINED);
         for (at, (name, value)) in pairs.iter().enumerate() {
             let bad = |remedy: String| BadParameter { name: name.clone(), value: value.clone(), remedy };
             let known = PARAMETERS.iter().filter(|parameter| parameter.of.contains(&asked));

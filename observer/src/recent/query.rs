@@ -22,13 +22,15 @@ pub enum Asked {
     Logs,
     /// Events, and whatever else is asked for beside them.
     Events,
+    /// Why requests took as long as they did, or failed.
+    Explain,
 }
 
 impl Asked {
     /// Kinds of rows that are meant unless others are asked for.
     const fn kinds(self) -> &'static [Kind] {
         match self {
-            Self::Requests | Self::Top => &[Kind::Request],
+            Self::Requests | Self::Top | Self::Explain => &[Kind::Request],
             Self::Logs => &[Kind::Log],
             Self::Events => &Kind::EVENTS,
         }
@@ -83,6 +85,8 @@ pub struct Query {
     /// A status in one of these ranges, unless empty.
     pub(super) statuses: Vec<(u16, u16)>,
     pub(super) id: Option<String>,
+    /// Any of the names of a request.
+    pub(super) request: Option<String>,
     pub(super) request_id: Option<String>,
     pub(super) trace_id: Option<String>,
     /// At least so many seconds to the first token.
@@ -136,6 +140,38 @@ impl Query {
             order,
             ..Self::about(Asked::Logs)
         }
+    }
+
+    /// About the newest rows of these kinds and levels from one time to another; of this pod, if one is meant.
+    pub fn between(
+        (from, until): (i64, i64),
+        limit: usize,
+        kinds: &[Kind],
+        levels: &[Level],
+        pod: Option<(&str, &str)>,
+    ) -> Self {
+        Self {
+            since: Some(Moment::At(from)),
+            until: Some(Moment::At(until)),
+            limit: Some(limit),
+            kinds: kinds.to_vec(),
+            levels: levels.to_vec(),
+            namespace: pod.map(|(namespace, _)| Pattern::literal(namespace)),
+            pod: pod.map(|(_, pod)| Pattern::literal(pod)),
+            ..Self::default()
+        }
+    }
+
+    /// The same, of what names this request.
+    #[must_use]
+    pub fn naming(mut self, request_id: &str) -> Self {
+        self.request_id = Some(request_id.to_owned());
+        self
+    }
+
+    /// Whether it is about one request by a name of its.
+    pub fn names_one(&self) -> bool {
+        [&self.id, &self.request, &self.request_id].into_iter().any(Option::is_some)
     }
 
     /// Whether it is about rows of this kind.
@@ -237,6 +273,7 @@ impl Query {
             && is(&self.id, Some(&record.id))
             && is(&self.request_id, record.request_id.as_deref())
             && is(&self.trace_id, record.trace_id.as_deref())
+            && self.request.as_deref().is_none_or(|name| is_called(record, name))
             && least(self.min_ttft, record.ttft)
             && least(self.min_duration, record.duration)
     }
@@ -255,6 +292,11 @@ pub struct Exact<'a> {
     pub request_id: Option<&'a str>,
     /// Trace.
     pub trace_id: Option<&'a str>,
+}
+
+/// Whether a request has this id of the observer's, of the client's or of the engine's.
+fn is_called(record: &RequestRecord, name: &str) -> bool {
+    record.id == name || [&record.request_id, &record.response_id].into_iter().flatten().any(|id| id == name)
 }
 
 fn fits(pattern: Option<&Pattern>, name: &str) -> bool {

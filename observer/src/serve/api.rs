@@ -28,7 +28,7 @@ pub(super) async fn requests(
     raw: RawQuery,
     pairs: Parameters,
 ) -> Response {
-    rows(Asked::Requests, state, sight, raw, pairs).await
+    asked(Asked::Requests, state, sight, raw, pairs).await
 }
 
 /// Lines of logs.
@@ -38,7 +38,7 @@ pub(super) async fn logs(
     raw: RawQuery,
     pairs: Parameters,
 ) -> Response {
-    rows(Asked::Logs, state, sight, raw, pairs).await
+    asked(Asked::Logs, state, sight, raw, pairs).await
 }
 
 /// Events, and what is asked for beside them.
@@ -51,12 +51,12 @@ pub(super) async fn events(
     let is_bare = raw.0.as_deref().unwrap_or_default().is_empty();
     match state.sources.events.clone().filter(|_| is_bare) {
         Some(feed) => follow(&state, &feed, sight),
-        None => rows(Asked::Events, state, sight, raw, pairs).await,
+        None => asked(Asked::Events, state, sight, raw, pairs).await,
     }
 }
 
-async fn rows(asked: Asked, state: AppState, sight: Sight, raw: RawQuery, pairs: Parameters) -> Response {
-    let question = match question(asked, raw, pairs) {
+async fn asked(what: Asked, state: AppState, sight: Sight, raw: RawQuery, pairs: Parameters) -> Response {
+    let question = match question(what, raw, pairs) {
         Ok(question) => question,
         Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
     };
@@ -68,11 +68,7 @@ async fn rows(asked: Asked, state: AppState, sight: Sight, raw: RawQuery, pairs:
     } else {
         turn(&state.questions).await
     };
-    let lines = if asked == Asked::Requests {
-        state.sources.api.requests(question).await
-    } else {
-        state.sources.api.rows(asked, question).await
-    };
+    let lines = state.sources.api.answer(what, question).await;
     answer(&state, sight.of(lines), permit)
 }
 
@@ -83,14 +79,17 @@ pub(super) async fn top(
     raw: RawQuery,
     pairs: Parameters,
 ) -> Response {
-    match question(Asked::Top, raw, pairs) {
-        Ok(question) => {
-            let permit = turn(&state.questions).await;
-            let lines = state.sources.api.top(question).await;
-            answer(&state, sight.of(lines), permit)
-        }
-        Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
-    }
+    asked(Asked::Top, state, sight, raw, pairs).await
+}
+
+/// Requests with why they took as long as they did, one JSON explanation per line, and then a trailer.
+pub(super) async fn explain(
+    State(state): State<AppState>,
+    Extension(sight): Extension<Sight>,
+    raw: RawQuery,
+    pairs: Parameters,
+) -> Response {
+    asked(Asked::Explain, state, sight, raw, pairs).await
 }
 
 /// Streams what a feed tells, one JSON record per line, from now on. A follower that was too slow gets

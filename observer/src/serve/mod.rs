@@ -9,6 +9,7 @@
 
 mod access;
 mod api;
+mod explained;
 mod feed;
 mod guard;
 mod listener;
@@ -115,12 +116,8 @@ pub type Lines = BoxStream<'static, Bytes>;
 
 /// Whoever answers. Each answer but that to a follower ends with a trailer ([`crate::recent::Trailer`]).
 pub trait Api: Send + Sync {
-    /// Finished requests.
-    fn requests(&self, question: Question) -> BoxFuture<'static, Lines>;
-    /// Who is served how.
-    fn top(&self, question: Question) -> BoxFuture<'static, Lines>;
-    /// Lines of logs, or events.
-    fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines>;
+    /// Answers a question about what is asked for.
+    fn answer(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines>;
 }
 
 /// What is served.
@@ -228,7 +225,8 @@ fn router(state: AppState) -> Router {
         .route("/v1/requests", get(api::requests))
         .route("/v1/top", get(api::top))
         .route("/v1/logs", get(api::logs))
-        .route("/v1/events", get(api::events));
+        .route("/v1/events", get(api::events))
+        .route("/v1/explain", get(api::explain));
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
     let scrape = get(metrics);
     let scrape = if state.sources.metrics_guarded {

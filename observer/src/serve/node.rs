@@ -8,10 +8,12 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::explained::explained;
 use super::past::{follow_rows, in_files, lacks, stored};
 use super::requests::RequestFeed;
 use super::rows::{LogFiles, RowFeed};
 use super::{Api, Lines, Question};
+use crate::exchange::RequestRecord;
 use crate::recent::{Asked, Finished, Order, Partial, Position, Query, Running, Trailer, Usual, select, top};
 use crate::store::Store;
 use crate::timeline::Kind;
@@ -20,6 +22,7 @@ use crate::timeline::Kind;
 pub type RunningNow = Arc<dyn Fn() -> Vec<Running> + Send + Sync>;
 
 /// The API of one node.
+#[derive(Clone)]
 pub struct NodeApi {
     /// Its name.
     pub node: String,
@@ -40,47 +43,81 @@ pub struct NodeApi {
 }
 
 impl Api for NodeApi {
-    fn requests(&self, question: Question) -> BoxFuture<'static, Lines> {
-        let (feed, node, now) = (self.feed.clone(), self.node.clone(), (self.wall)());
-        let (query, store) = (question.query, self.store.clone());
-        blocking(move || {
-            if query.follow {
-                follow(&feed, &node, query, now)
-            } else {
-                past(&feed, store.as_ref(), &node, &query, now)
+    fn answer(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
+        let (api, query, now) = (self.clone(), question.query, (self.wall)());
+        blocking(move || match asked {
+            Asked::Requests if query.follow => follow(&api.feed, &api.node, query, now),
+            Asked::Requests => {
+                let (requests, trailer) = api.past(&query, now);
+                let lines = requests.iter().filter_map(|told| line(told.record()));
+                stream::iter(lines.chain(line(&trailer)).collect::<Vec<_>>()).boxed()
             }
-        })
-    }
-
-    fn top(&self, question: Question) -> BoxFuture<'static, Lines> {
-        let (feed, node, now) = (self.feed.clone(), self.node.clone(), (self.wall)());
-        let running = Arc::clone(&self.running);
-        blocking(move || {
-            let (all, complete_since) = feed.all();
-            let (rows, trailer) = top(&all, complete_since, &running(), &node, &question.query, now);
-            let rows = rows.into_iter().filter_map(|row| line(&row));
-            stream::iter(rows.chain(line(&trailer))).boxed()
-        })
-    }
-
-    fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
-        let (feed, node, now) = (self.rows.clone(), self.node.clone(), (self.wall)());
-        let (store, stores_logs, query) = (self.store.clone(), self.stores_logs, question.query);
-        let (files, requests) = (self.files.clone(), self.feed.clone());
-        blocking(move || {
-            let is_kept = stores_logs || !query.is_about_kind(Kind::Log);
-            match store.filter(|_| is_kept) {
-                _ if asked == Asked::Logs && !stores_logs => {
-                    let knew = |pod: &str| requests.all().0.iter().any(|finished| finished.record.pod == pod);
-                    in_files(&files, &node, query, now, knew)
-                }
-                store if query.follow => follow_rows(&feed, store.as_ref(), &node, query, now),
-                Some(store) => stored(&store, &node, &query, now),
-                None => nothing(&node, "keeps nothing: see store.enabled and store.path"),
-            }
+            Asked::Top => api.top(&query, now),
+            Asked::Logs | Asked::Events => api.rows(asked, query, now),
+            Asked::Explain => explained(&api, &query, now),
         })
     }
 }
+
+/// A request that answers a question.
+pub(super) enum Told {
+    /// One that is remembered.
+    Remembered(Arc<Finished>),
+    /// One that is only stored.
+    Stored(Box<RequestRecord>),
+}
+
+impl Told {
+    /// What is known of it.
+    pub(super) fn record(&self) -> &RequestRecord {
+        match self {
+            Self::Remembered(finished) => &finished.record,
+            Self::Stored(record) => record,
+        }
+    }
+}
+
+impl NodeApi {
+    fn top(&self, query: &Query, now: i64) -> Lines {
+        let (all, complete_since) = self.feed.all();
+        let (rows, trailer) = top(&all, complete_since, &(self.running)(), &self.node, query, now);
+        let rows = rows.into_iter().filter_map(|row| line(&row));
+        stream::iter(rows.chain(line(&trailer))).boxed()
+    }
+
+    fn rows(&self, asked: Asked, query: Query, now: i64) -> Lines {
+        let is_kept = self.stores_logs || !query.is_about_kind(Kind::Log);
+        match self.store.as_ref().filter(|_| is_kept) {
+            _ if asked == Asked::Logs && !self.stores_logs => {
+                let knew = |pod: &str| self.feed.all().0.iter().any(|finished| finished.record.pod == pod);
+                in_files(&self.files, &self.node, query, now, knew)
+            }
+            store if query.follow => follow_rows(&self.rows, store, &self.node, query, now),
+            Some(store) => stored(store, &self.node, &query, now),
+            None => nothing(&self.node, KEEPS_NOTHING),
+        }
+    }
+
+    /// Requests that ended: those that are remembered and, further back, those that are only stored.
+    pub(super) fn past(&self, query: &Query, now: i64) -> (Vec<Told>, Trailer) {
+        let (all, complete_since) = self.feed.all();
+        let selected = select(&all, complete_since, &self.node, query, now);
+        let remembered = selected.requests.into_iter().map(Told::Remembered);
+        // What is usual is told by what is remembered.
+        let reaches_back = query.window(now).0 < complete_since && query.since.is_some()
+            || query.names_one() && remembered.len() == 0;
+        match self.store.as_ref().filter(|_| reaches_back && !query.slow) {
+            Some(store) => {
+                let is_cut = selected.trailer.next.is_some();
+                past_and_before(store, remembered, is_cut, &self.node, query, now)
+            }
+            None => (remembered.collect(), selected.trailer),
+        }
+    }
+}
+
+/// Why nothing is told of what happened.
+pub(super) const KEEPS_NOTHING: &str = "keeps nothing: see store.enabled and store.path";
 
 /// An answer that has nothing but a reason.
 pub(super) fn nothing(node: &str, reason: &str) -> Lines {
@@ -95,41 +132,25 @@ fn blocking(answer: impl FnOnce() -> Lines + Send + 'static) -> BoxFuture<'stati
     async { answer.await.unwrap_or_else(|_panic| stream::empty().boxed()) }.boxed()
 }
 
-fn past(feed: &RequestFeed, store: Option<&Store>, node: &str, query: &Query, now: i64) -> Lines {
-    let (all, complete_since) = feed.all();
-    let selected = select(&all, complete_since, node, query, now);
-    // What is usual is told by what is remembered.
-    let reaches_back = query.window(now).0 < complete_since && query.since.is_some() && !query.slow;
-    if let Some(store) = store.filter(|_| reaches_back) {
-        return past_and_before(store, &selected.requests, selected.trailer.next.is_some(), node, query, now);
-    }
-    let trailer = line(&selected.trailer);
-    let lines = selected.requests.into_iter().filter_map(|finished| line(&finished.record));
-    stream::iter(lines.chain(trailer)).boxed()
-}
-
 /// Requests that are remembered, with those that are only stored.
 fn past_and_before(
     store: &Store,
-    remembered: &[Arc<Finished>],
+    remembered: impl Iterator<Item = Told>,
     is_cut: bool,
     node: &str,
     query: &Query,
     now: i64,
-) -> Lines {
+) -> (Vec<Told>, Trailer) {
     let found = store.search(query, now);
     let mut trailer = Trailer { partial: lacks(store, &found, node, query, now), next: None };
     let is_cut = is_cut || found.next.is_some();
-    let mut all: Vec<(Position, Option<Bytes>)> =
-        remembered.iter().map(|finished| (finished.position.clone(), line(&finished.record))).collect();
-    let stored = found
-        .rows
-        .into_iter()
-        .filter_map(|row| Some((Position::of_row(&row), line(row.request.as_deref()?))));
-    all.extend(stored);
-    all.sort_by(|a, b| match query.order {
-        Order::Newest => b.0.cmp(&a.0),
-        Order::Oldest => a.0.cmp(&b.0),
+    let stored = found.rows.into_iter().filter_map(|row| row.request.map(Told::Stored));
+    // Those that are remembered come first and stay where both are the same.
+    let mut all: Vec<(Position, Told)> =
+        remembered.chain(stored).filter_map(|told| Some((Position::of(told.record())?, told))).collect();
+    all.sort_by(|(a, _), (b, _)| match query.order {
+        Order::Newest => b.cmp(a),
+        Order::Oldest => a.cmp(b),
     });
     // Most of what is remembered is stored, too.
     all.dedup_by(|a, b| a.0 == b.0);
@@ -137,7 +158,7 @@ fn past_and_before(
         all.truncate(query.limit());
         trailer.next = all.last().map(|(last, _)| last.to_string());
     }
-    stream::iter(all.into_iter().filter_map(|(_, line)| line).chain(line(&trailer))).boxed()
+    (all.into_iter().map(|(_, told)| told).collect(), trailer)
 }
 
 /// What ended since the time that is asked for, if one is, and then what ends. What is slow is told by what is known at

@@ -3,7 +3,7 @@ use std::net::TcpListener;
 
 use super::*;
 use crate::cli::lacks;
-use crate::config::cli::{ReachArgs, WhoseArgs};
+use crate::config::cli::{ReachArgs, WhichArgs, WhoseArgs};
 
 fn args(address: String, json: bool) -> RequestsArgs {
     let reach = ReachArgs { address: Some(address), ..ReachArgs::default() };
@@ -138,8 +138,11 @@ fn the_newest_of_an_answer_is_last_and_what_is_missing_is_said() {
     let trailer = r#"{"partial":[{"node":"b","reason":"unreachable (\u001b[2J)"}],"next":"1,a,0-0"}"#;
     let lines = [&*line(2, "newest"), &*line(1, "oldest"), trailer];
     let past = |address: String, json| RequestsArgs {
-        whose: WhoseArgs { namespace: Some("ml&x".to_owned()), ..WhoseArgs::default() },
-        slow: true,
+        which: WhichArgs {
+            whose: WhoseArgs { namespace: Some("ml&x".to_owned()), ..WhoseArgs::default() },
+            slow: true,
+            ..WhichArgs::default()
+        },
         ..args(address, json)
     };
     let (address, thread) = agent(stream(&lines));
@@ -177,7 +180,8 @@ fn a_thousand_nodes_are_not_named_one_by_one() {
 #[test]
 fn an_answer_without_an_end_is_none() {
     let (address, thread) = agent(stream(&[&record_line()]));
-    let past = RequestsArgs { slow: true, ..args(address, false) };
+    let which = WhichArgs { slow: true, ..WhichArgs::default() };
+    let past = RequestsArgs { which, ..args(address, false) };
     let error = show(&past, false, io::sink(), io::sink()).unwrap_err();
     assert!(matches!(error, Failure::Ended { .. }), "{error}");
     thread.join().unwrap();

@@ -63,17 +63,9 @@ pub struct WhoseArgs {
     pub limit: Option<String>,
 }
 
-/// Arguments of `observer requests`.
+/// Which requests.
 #[derive(Clone, Debug, Default, Args)]
-pub struct RequestsArgs {
-    /// Print each request as one line of JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// Go on with what ends from now on; without any condition that is what happens
-    #[arg(short = 'f', long)]
-    pub follow: bool,
-
+pub struct WhichArgs {
     /// Whose.
     #[command(flatten)]
     pub whose: WhoseArgs,
@@ -118,6 +110,66 @@ pub struct RequestsArgs {
     /// Those of this trace
     #[arg(long, value_name = "ID", help_heading = "Which")]
     pub trace_id: Option<String>,
+}
+
+/// Arguments of `observer requests`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RequestsArgs {
+    /// Print each request as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Go on with what ends from now on; without any condition that is what happens
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+
+    /// Which.
+    #[command(flatten)]
+    pub which: WhichArgs,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// Arguments of `observer explain`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ExplainArgs {
+    /// Id of a request: the observer's, its x-request-id, or the one in its response [default: the newest ones]
+    #[arg(value_name = "REQUEST")]
+    pub request: Option<String>,
+
+    /// Print each explanation as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Which.
+    #[command(flatten)]
+    pub which: WhichArgs,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// Arguments of `observer diff`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DiffArgs {
+    /// Print what each model has as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Compare with requests that ended so much earlier, such as 1h [default: right before]
+    #[arg(long, value_name = "TIME", conflicts_with = "peers")]
+    pub earlier: Option<String>,
+
+    /// Compare with all others of the same time, of which --pod, --container, --node, … do not hold
+    #[arg(long)]
+    pub peers: bool,
+
+    /// Which.
+    #[command(flatten)]
+    pub which: WhichArgs,
 
     /// Whom to ask.
     #[command(flatten)]
@@ -295,8 +347,8 @@ impl WhoseArgs {
     }
 }
 
-impl RequestsArgs {
-    /// What is asked, as parameters of `/api/v1/requests`; nothing to follow all.
+impl WhichArgs {
+    /// What is asked, as parameters.
     pub fn parameters(&self) -> Vec<Pair> {
         let mut pairs = self.whose.parameters();
         pairs.extend(given([
@@ -310,8 +362,25 @@ impl RequestsArgs {
             ("request_id", &self.request_id),
             ("trace_id", &self.trace_id),
         ]));
-        let switches = [("slow", self.slow), ("follow", self.follow)];
-        pairs.extend(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".to_owned())));
+        pairs.extend(self.slow.then(|| ("slow", "true".to_owned())));
+        pairs
+    }
+}
+
+impl RequestsArgs {
+    /// What is asked, as parameters of `/api/v1/requests`; nothing to follow all.
+    pub fn parameters(&self) -> Vec<Pair> {
+        let mut pairs = self.which.parameters();
+        pairs.extend(self.follow.then(|| ("follow", "true".to_owned())));
+        pairs
+    }
+}
+
+impl ExplainArgs {
+    /// What is asked, as parameters of `/api/v1/explain`.
+    pub fn parameters(&self) -> Vec<Pair> {
+        let mut pairs = self.which.parameters();
+        pairs.extend(given([("request", &self.request)]));
         pairs
     }
 }

@@ -1,0 +1,177 @@
+//! What happened around a request, out of rows of events and of logs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::exchange::RequestRecord;
+use crate::timeline::{Kind, Level, Row, nanos};
+
+/// A process that began so many seconds before is still warming up: weights, kernels and caches are loaded by first requests.
+pub(super) const WARMING: f64 = 120.0;
+
+/// Happenings are noted at the latest so many seconds after what they did to a request.
+pub(super) const LATE: f64 = 5.0;
+
+/// Lines of logs so many seconds before a request are still about it.
+const EARLY: f64 = 5.0;
+
+/// Throttling is looked for so many seconds before: it may have begun long ago.
+const THROTTLED: f64 = 3600.0;
+
+/// Characters of a line of a log that are shown.
+const SHOWN: usize = 300;
+
+/// What happened in or around the container that served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Seconds after the start of the request; negative before it.
+    pub at: f64,
+    /// When it was over, if it lasts and is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<f64>,
+    /// What it was.
+    pub what: What,
+    /// For people: what happened. Of a line of a log its beginning, after redaction.
+    pub text: String,
+}
+
+/// Kinds of happenings that matter to a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// The process that served began.
+    ProcessStart,
+    /// It ended.
+    ProcessEnd,
+    /// It was killed for want of memory.
+    OutOfMemory,
+    /// The GPU ran slower than it could.
+    GpuThrottle,
+    /// The GPU failed.
+    GpuError,
+    /// A line of a log.
+    Log,
+    /// Something else that is worth reading.
+    Other,
+}
+
+impl What {
+    /// The word used in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ProcessStart => "process_start",
+            Self::ProcessEnd => "process_end",
+            Self::OutOfMemory => "out_of_memory",
+            Self::GpuThrottle => "gpu_throttle",
+            Self::GpuError => "gpu_error",
+            Self::Log => "log",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Where rows are to be looked for that tell of a request: spans of time, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// Events.
+    pub events: (i64, i64),
+    /// Events of GPUs.
+    pub gpus: (i64, i64),
+    /// Lines of logs.
+    pub lines: (i64, i64),
+}
+
+impl Around {
+    /// Around this request, if it says when it was.
+    pub fn of(record: &RequestRecord) -> Option<Self> {
+        let start = start(record)?;
+        let from = |seconds: f64| start - (seconds * 1e9) as i64;
+        let until = start + ((end(record) + LATE) * 1e9) as i64;
+        Some(Self {
+            events: (from(WARMING), until),
+            gpus: (from(THROTTLED), until),
+            lines: (from(EARLY), until),
+        })
+    }
+}
+
+fn start(record: &RequestRecord) -> Option<i64> {
+    record.started_at.as_deref()?.parse().ok().map(nanos)
+}
+
+/// Seconds from the start of a request to its end, as far as it was seen.
+pub(super) fn end(record: &RequestRecord) -> f64 {
+    record.clocks.response_end.or(record.client_left).or(record.duration).unwrap_or(0.0)
+}
+
+/// What rows tell of a request, in the order of time.
+pub fn happenings(rows: &[Row], record: &RequestRecord) -> Vec<Happening> {
+    let Some(start) = start(record) else { return Vec::new() };
+    let mut rows: Vec<&Row> = rows.iter().filter(|row| concerns(row, record)).collect();
+    rows.sort_by_key(|row| row.time);
+    let mut all: Vec<Happening> = Vec::new();
+    for row in rows {
+        let at = (row.time - start) as f64 / 1e9;
+        if row.kind == Kind::Gpu && row.reason == "throttle_end" {
+            // Messages of both name the device in the same words; one device's do not overlap.
+            let open = all.iter_mut().rev().find(|one| {
+                one.what == What::GpuThrottle && one.until.is_none() && same_device(&one.text, &row.message)
+            });
+            if let Some(open) = open {
+                open.until = Some(at);
+                continue;
+            }
+        }
+        all.push(Happening { at, until: None, what: what(row, record), text: text(row) });
+    }
+    let earliest = |one: &Happening| if one.what == What::Log { -EARLY } else { -WARMING };
+    all.retain(|one| match one.what {
+        What::GpuThrottle => one.until.is_none_or(|until| until > 0.0),
+        _ => one.at >= earliest(one),
+    });
+    all
+}
+
+/// Whether two messages are about the same device: each names one by its UUID.
+fn same_device(one: &str, other: &str) -> bool {
+    let uuid = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '-').find(|word| word.starts_with("GPU-")).map(str::to_owned);
+    uuid(one) == uuid(other)
+}
+
+/// Whether a row tells something of a request: of its process, its pod, its GPUs or itself, or of all that is observed.
+fn concerns(row: &Row, record: &RequestRecord) -> bool {
+    let names_it = row.request_id.as_ref().is_some_and(|id| {
+        *id == record.id || record.request_id.as_ref() == Some(id) || record.response_id.as_ref() == Some(id)
+    });
+    let of_pod = !record.pod.is_empty() && row.pod == record.pod && row.namespace == record.namespace;
+    let of_process = record.pod.is_empty()
+        && row.pod.is_empty()
+        && (row.pid == Some(record.pid) || row.kind == Kind::Log && row.container == record.container);
+    match row.kind {
+        Kind::Request => false,
+        Kind::Observer => row.reason == "dropped",
+        Kind::Gpu => record.gpu.iter().any(|gpu| row.message.contains(&gpu.uuid)),
+        Kind::Stall => names_it,
+        Kind::Log => names_it || (of_pod || of_process) && row.level >= Some(Level::Warn),
+        Kind::Process | Kind::Kubernetes => of_pod || of_process,
+    }
+}
+
+fn what(row: &Row, record: &RequestRecord) -> What {
+    let is_own = row.pid.is_none_or(|pid| pid == record.pid);
+    match (row.kind, row.reason.as_str()) {
+        (Kind::Log, _) => What::Log,
+        (Kind::Process, "oom_kill") | (Kind::Kubernetes, "OOMKilled") => What::OutOfMemory,
+        (Kind::Process, "start" | "exec") if is_own => What::ProcessStart,
+        (Kind::Process, "exit") if is_own => What::ProcessEnd,
+        (Kind::Gpu, "throttle_begin") if row.level >= Some(Level::Warn) => What::GpuThrottle,
+        (Kind::Gpu, "xid" | "lost") if row.level >= Some(Level::Error) => What::GpuError,
+        _ => What::Other,
+    }
+}
+
+fn text(row: &Row) -> String {
+    match row.kind {
+        Kind::Log => row.message.lines().next().unwrap_or_default().chars().take(SHOWN).collect(),
+        _ => row.message.clone(),
+    }
+}
