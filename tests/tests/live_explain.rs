@@ -3,18 +3,22 @@
 
 use std::{fmt::Write as _, thread, time::Duration};
 
+use fake_nvml::Process;
 use observer::explain::{Explanation, Layer};
 use observer_tests::{
     agent::{Agent, Follower, wait_for},
     client::{Client, request},
     engine::{Engine, MODEL},
-    gpu::{Driver, two_h100},
+    gpu::{Driver, now, two_h100},
     live::privileged,
     scripted::Scripted,
     workload::{Workload, quiet},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+/// A reason for lower clocks (`nvmlClocksEventReasonHwThermalSlowdown`).
+const HW_THERMAL: f64 = 64.0;
 
 /// Requests of a kind before the one that matters.
 const BEFORE: usize = 12;
@@ -163,7 +167,7 @@ fn at_a_gateway(causes: &mut Causes) {
 /// The engine and whoever reads what it says.
 fn in_the_engine(causes: &mut Causes, port: &str) {
     warm(port, "reported");
-    let reported = json!({"fields": "x-queue-time: 800\r\n", "delay_s": 0.82});
+    let reported = json!({"fields": "x-compute-tokens: 7\r\nx-queue-time: 800\r\n", "delay_s": 0.82});
     ask(port, "reported", &but("reported", &reported));
     causes.expect("reported", &[Layer::EngineQueue], "engine's queue");
 
@@ -176,15 +180,15 @@ fn in_the_engine(causes: &mut Causes, port: &str) {
     causes.expect("answer", &[Layer::Decode], "its answer was long");
 
     warm(port, "silent");
-    ask(port, "silent", &but("silent", &json!({"pause_s": 1.2})));
+    ask(port, "silent", &but("silent", &json!({"pause_s": 2.6})));
     causes.expect("silent", &[Layer::Decode], "fell silent");
 
     warm(port, "reading");
     let mut client = Client::connect(port);
-    let wide = json!({"events": 400, "width": 30_000, "gap_s": 0.0005});
+    let wide = json!({"events": 3000, "width": 3700, "gap_s": 0.0002});
     client.post("reading", "", &but("reading", &wide));
     client.receive_head();
-    quiet(Duration::from_millis(2500));
+    quiet(Duration::from_secs(6));
     client.receive_until(b"0\r\n\r\n");
     causes.expect("reading", &[Layer::ClientReading], "the client did not read");
 
@@ -211,7 +215,8 @@ fn in_a_real_engine(causes: &mut Causes) {
         ask(&format!("llama-{number}"), 16);
     }
     thread::scope(|scope| {
-        for number in 0..24 {
+        // Beyond what its HTTP threads take they would wait in sockets.
+        for number in 0..5 {
             let ask = &ask;
             scope.spawn(move || ask(&format!("crowd-{number}"), 160));
         }
@@ -243,6 +248,39 @@ fn processes(causes: &mut Causes, port: &str) {
     warm(port, "late");
     ask(port, "late", &but("late", &json!({"delay_s": 1.2})));
     causes.expect("late", &[Layer::Unknown], "nothing that was seen tells why");
+}
+
+/// The GPU is held back, fails, or is at fault for nothing.
+fn at_the_gpu(causes: &mut Causes) {
+    let (server, port) = Workload::script("openai_server.py", &[]);
+    let process = Process { pid: server.pid(), memory: 1 << 30, sm: 50, mps: false };
+    causes.driver.change(|scenario| scenario.devices[0].processes = vec![process]);
+    let used = [("pid", &*server.pid().to_string())];
+    let agent = &causes.agent;
+    wait_for("its process", || agent.metrics().value("llm_gpu_process_memory_bytes", &used));
+    warm(&port, "hot");
+    let at = causes.driver.scenario.at(now());
+    causes.driver.change(|scenario| scenario.devices[0].throttle = vec![[at, HW_THERMAL], [at + 8.0, 0.0]]);
+    ask(&port, "hot", &but("hot", &json!({"gap_s": 0.3})));
+    causes.expect("hot", &[Layer::Gpu], "its GPU was at fault");
+    // The client alone was slow meanwhile.
+    let body = request("hot-upload", "", but("hot", &json!({})).as_bytes());
+    let mut client = Client::connect(&port);
+    let (early, late) = body.split_at(body.len() - 20);
+    client.send(early);
+    quiet(Duration::from_millis(1000));
+    client.send(late);
+    client.receive_until(b"0\r\n\r\n");
+    causes.expect("hot-upload", &[Layer::Client], "the client sent it");
+    let at = causes.driver.scenario.at(now());
+    causes.driver.change(|scenario| {
+        scenario.devices[0].throttle = vec![[0.0, 0.0]];
+        scenario.devices[0].xids = vec![[at, 79.0]];
+    });
+    let mut client = Client::connect(&port);
+    client.post("xid", "", &but("hot", &json!({"answer": "cut", "gap_s": 1.5})));
+    client.outlive();
+    causes.expect("xid", &[Layer::Gpu], "a GPU failed");
 }
 
 /// What nobody can tell from outside, or what is shared.
@@ -299,6 +337,7 @@ fn verdicts_are_right_or_there_is_none() {
     in_the_engine(&mut causes, &port);
     in_a_real_engine(&mut causes);
     processes(&mut causes, &port);
+    at_the_gpu(&mut causes);
     mixed(&mut causes, &port);
     // What happened is on disk within a second, and may come so much later than the end.
     quiet(Duration::from_millis(2500));

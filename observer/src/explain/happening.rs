@@ -108,33 +108,34 @@ pub fn happenings(rows: &[Row], record: &RequestRecord) -> Vec<Happening> {
     let Some(start) = start(record) else { return Vec::new() };
     let mut rows: Vec<&Row> = rows.iter().filter(|row| concerns(row, record)).collect();
     rows.sort_by_key(|row| row.time);
-    let mut all: Vec<Happening> = Vec::new();
+    let mut all: Vec<(Happening, &Row)> = Vec::new();
     for row in rows {
         let at = (row.time - start) as f64 / 1e9;
-        if row.kind == Kind::Gpu && row.reason == "throttle_end" {
-            // Messages of both name the device in the same words; one device's do not overlap.
-            let open = all.iter_mut().rev().find(|one| {
-                one.what == What::GpuThrottle && one.until.is_none() && same_device(&one.text, &row.message)
-            });
-            if let Some(open) = open {
-                open.until = Some(at);
-                continue;
-            }
+        let is_end = (row.kind, row.reason.as_str()) == (Kind::Gpu, "throttle_end");
+        let begun = all.iter_mut().rev().find(|(_, begun)| is_end && begins(begun, row));
+        match begun {
+            Some((happening, _)) => happening.until = Some(at),
+            None => all.push((Happening { at, until: None, what: what(row, record), text: text(row) }, row)),
         }
-        all.push(Happening { at, until: None, what: what(row, record), text: text(row) });
     }
-    let earliest = |one: &Happening| if one.what == What::Log { -EARLY } else { -WARMING };
-    all.retain(|one| match one.what {
-        What::GpuThrottle => one.until.is_none_or(|until| until > 0.0),
-        _ => one.at >= earliest(one),
-    });
-    all
+    all.into_iter()
+        .map(|(happening, _)| happening)
+        .filter(|one| match one.what {
+            What::Log => one.at >= -EARLY,
+            What::GpuThrottle => one.at >= -WARMING || one.until.is_none_or(|until| until > 0.0),
+            _ => one.at >= -WARMING,
+        })
+        .collect()
 }
 
-/// Whether two messages are about the same device: each names one by its UUID.
-fn same_device(one: &str, other: &str) -> bool {
-    let uuid = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '-').find(|word| word.starts_with("GPU-")).map(str::to_owned);
-    uuid(one) == uuid(other)
+/// Whether a row tells of the begin of the throttling whose end another tells: of the same device, for the same cause, which
+/// both name last in parentheses.
+fn begins(row: &Row, end: &Row) -> bool {
+    let cause = |row: &Row| {
+        let (_, rest) = row.message.rsplit_once('(')?;
+        rest.split_once(')').map(|(cause, _)| cause.to_owned())
+    };
+    row.reason == "throttle_begin" && row.gpu == end.gpu && cause(row) == cause(end)
 }
 
 /// Whether a row tells something of a request: of its process, its pod, its GPUs or itself, or of all that is observed.
@@ -149,7 +150,7 @@ fn concerns(row: &Row, record: &RequestRecord) -> bool {
     match row.kind {
         Kind::Request => false,
         Kind::Observer => row.reason == "dropped",
-        Kind::Gpu => record.gpu.iter().any(|gpu| row.message.contains(&gpu.uuid)),
+        Kind::Gpu => record.gpu.iter().any(|gpu| row.gpu.as_ref() == Some(&gpu.uuid)),
         Kind::Stall => names_it,
         Kind::Log => names_it || (of_pod || of_process) && row.level >= Some(Level::Warn),
         Kind::Process | Kind::Kubernetes => of_pod || of_process,

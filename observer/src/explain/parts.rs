@@ -11,7 +11,7 @@ use crate::exchange::{Outcome, RequestRecord, Role};
 pub enum Span {
     /// In the listener's backlog; before the request began.
     Accept,
-    /// In the socket, unread; before the request began.
+    /// In the socket of a connection that was accepted, unread; before the request began.
     Socket,
     /// From the first to the last byte of the request.
     Upload,
@@ -97,7 +97,8 @@ pub(super) fn seconds(record: &RequestRecord, span: Span) -> Option<f64> {
     let left = record.client_left.filter(|_| record.outcome == Some(Outcome::AbortedByClient));
     let value = match span {
         Span::Accept => queue.accept,
-        Span::Socket => queue.socket,
+        // Until its connection was accepted it waited in the backlog, and not yet here.
+        Span::Socket => queue.socket.map(|socket| clocks.accepted.map_or(socket, |accepted| socket.min(-accepted))),
         Span::Upload => clocks.request_end,
         Span::Dispatch => dispatch,
         Span::EngineQueue => queue.engine,

@@ -379,6 +379,10 @@ fn row(kind: Kind, reason: &str, level: Level, seconds: f64, message: &str) -> R
     }
 }
 
+fn gpu(uuid: &str, reason: &str, level: Level, seconds: f64, message: &str) -> Row {
+    Row { gpu: Some(uuid.into()), ..row(Kind::Gpu, reason, level, seconds, message) }
+}
+
 fn with_gpu(mut record: RequestRecord, uuid: &str) -> RequestRecord {
     record.gpu.push(GpuUse {
         uuid: uuid.into(),
@@ -400,11 +404,11 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
     let own = |row: Row| Row { pid: Some(7), ..row };
     let rows = [
         own(row(Kind::Process, "exit", Level::Error, 0.9, "ended by signal 9")),
-        row(Kind::Gpu, "throttle_begin", Level::Warn, -600.0, "GPU 0 (GPU-1) is throttled: hw_thermal"),
-        row(Kind::Gpu, "throttle_end", Level::Info, 0.5, "GPU 0 (GPU-1) is throttled no more"),
-        row(Kind::Gpu, "throttle_begin", Level::Warn, -50.0, "GPU 1 (GPU-2) is throttled: hw_thermal"),
-        row(Kind::Gpu, "throttle_begin", Level::Info, 0.2, "GPU 0 (GPU-1) is throttled: sw_power_cap"),
-        row(Kind::Gpu, "xid", Level::Error, 0.6, "GPU 0 (GPU-1): XID 79"),
+        gpu("GPU-1", "throttle_begin", Level::Warn, -600.0, "is held back by its hardware, for heat (hw_thermal)"),
+        gpu("GPU-1", "throttle_end", Level::Info, 0.5, "was held back (hw_thermal) for 600.5 s"),
+        gpu("GPU-2", "throttle_begin", Level::Warn, -50.0, "is held back by its hardware, for heat (hw_thermal)"),
+        gpu("GPU-1", "throttle_begin", Level::Info, 0.2, "is held back by its power limit (sw_power_cap)"),
+        gpu("GPU-1", "xid", Level::Error, 0.6, "told of XID 79"),
         row(Kind::Log, "", Level::Error, 0.7, "CUDA error\n  at x"),
         row(Kind::Log, "", Level::Info, 0.7, "GET /health"),
         Row { request_id: Some("r".into()), ..row(Kind::Log, "", Level::Info, 0.1, "added r") },
@@ -420,12 +424,12 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
         .map(|one| ((one.at * 10.0).round() / 10.0, one.what, one.text))
         .collect();
     let expected = [
-        (-600.0, What::GpuThrottle, "GPU 0 (GPU-1) is throttled: hw_thermal"),
+        (-600.0, What::GpuThrottle, "is held back by its hardware, for heat (hw_thermal)"),
         (-90.0, What::Other, "not ready"),
         (0.1, What::Log, "added r"),
-        (0.2, What::Other, "GPU 0 (GPU-1) is throttled: sw_power_cap"),
+        (0.2, What::Other, "is held back by its power limit (sw_power_cap)"),
         (0.3, What::Other, "5 records were dropped"),
-        (0.6, What::GpuError, "GPU 0 (GPU-1): XID 79"),
+        (0.6, What::GpuError, "told of XID 79"),
         (0.7, What::Log, "CUDA error"),
         (0.8, What::Other, "a worker ended"),
         (0.9, What::ProcessEnd, "ended by signal 9"),
@@ -433,9 +437,11 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
     assert_eq!(told, expected.map(|(at, what, text)| (at, what, text.to_owned())));
     let throttle = &happenings(&rows, &record)[0];
     assert!((throttle.until.unwrap() - 0.5).abs() < 1e-6, "{throttle:?}");
-    // One that was over before the request is none of its.
-    let over = [rows[1].clone(), row(Kind::Gpu, "throttle_end", Level::Info, -1.0, "GPU 0 (GPU-1) is")];
-    assert_eq!(happenings(&over, &record), []);
+    // One that was over before the request is none of its, and the end of another cause is not its end.
+    let over = gpu("GPU-1", "throttle_end", Level::Info, -300.0, "was held back (hw_thermal) for 300.0 s");
+    assert_eq!(happenings(&[rows[1].clone(), over], &record), []);
+    let other = gpu("GPU-1", "throttle_end", Level::Info, 0.1, "was held back (sw_thermal) for 1.0 s");
+    assert_eq!(happenings(&[rows[1].clone(), other], &record)[0].until, None);
 }
 
 #[test]
