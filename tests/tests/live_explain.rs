@@ -6,7 +6,7 @@ use std::{fmt::Write as _, thread, time::Duration};
 use fake_nvml::Process;
 use observer::explain::{Explanation, Layer};
 use observer_tests::{
-    agent::{Agent, Follower, wait_for},
+    agent::{Agent, Follower, observer, wait_for},
     client::{Client, request},
     engine::{Engine, MODEL},
     gpu::{Driver, now, two_h100},
@@ -71,6 +71,13 @@ impl Causes {
     fn expect(&mut self, id: &'static str, right: &'static [Layer], says: &'static str) {
         self.follower.wait(id);
         self.cases.push(Case { id, right, says });
+    }
+
+    /// What a command prints.
+    fn said(&self, args: &[&str]) -> String {
+        let output = observer(args).args(["--address", &self.agent.address]).output().expect("the command");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     fn explanation(&self, id: &str) -> Explanation {
@@ -155,11 +162,11 @@ fn at_a_gateway(causes: &mut Causes) {
     // Its own hop; the engine's has the same id, and nothing unusual.
     wait_for("both hops", || {
         let records = causes.follower.records();
-        (records.iter().filter(|record| record.request_id.as_deref() == Some("gateway")).count() == 2).then_some(())
+        (records.iter().filter(|record| record.request_id.as_deref() == Some("gateway")).count() == 2)
+            .then_some(())
     });
     let (_, text) = causes.agent.get("/api/v1/explain?request=gateway");
-    let told: Vec<Explanation> =
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let told: Vec<Explanation> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let layers: Vec<Layer> = told.iter().map(|one| one.verdict.layer).collect();
     assert!(layers.contains(&Layer::Replica) && layers.contains(&Layer::Usual), "{text}");
 }
@@ -352,10 +359,25 @@ fn verdicts_are_right_or_there_is_none() {
         writeln!(table, "{mark} {:<10} {:<14} {}", case.id, verdict.layer.as_str(), verdict.summary)
             .expect("text");
         if !is_right {
-            writeln!(table, "  expected {:?} {:?}: {:#?}", case.right, case.says, causes.explanation(case.id))
-                .expect("text");
+            writeln!(
+                table,
+                "  expected {:?} {:?}: {:#?}",
+                case.right,
+                case.says,
+                causes.explanation(case.id)
+            )
+            .expect("text");
         }
     }
+    // As a person is told, and beside the time before.
+    let told = causes.said(&["explain", "hot"]);
+    assert!(told.contains("gpu (confidence medium): its GPU was at fault"), "{told}");
+    assert!(told.contains("gpu_throttle: GPU 0") && told.contains("decode"), "{told}");
+    let compared = causes.said(&["diff", "--since", "10m", "--model", "upload"]);
+    assert!(
+        compared.starts_with("upload, streamed: ") && compared.contains("too few to compare"),
+        "{compared}"
+    );
     println!("{table}{right} of {given} verdicts are right, of {} cases", causes.cases.len());
     assert!(!table.contains('!'), "{table}");
     drop(server);

@@ -239,9 +239,15 @@ fn no_text_of_prompts_or_answers_is_in_any_output() {
     let (receiver, engine) =
         (Receiver::start(), FakeEngine::start("Server: uvicorn\r\n", "vllm-0.33.0-tp1-fake"));
     let endpoint = format!("otlp.endpoint={}", receiver.url());
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = format!("store.path={}", folder.path().join("store").display());
     let agent = Agent::start(&[
         "--log",
         "trace",
+        "--set",
+        "store.enabled=true",
+        "--set",
+        &store,
         "--set",
         &endpoint,
         "--set",
@@ -291,12 +297,22 @@ fn no_text_of_prompts_or_answers_is_in_any_output() {
     let metrics = agent.metrics().0;
     let (_, recent) = agent.get("/api/v1/requests?since=1h");
     let (_, top) = agent.get("/api/v1/top");
+    let (_, explained) = agent.get("/api/v1/explain?since=1h&limit=100");
+    let kinds = "process,kubernetes,gpu,stall,observer,request";
+    let has_all = |text: &str| (0..cases.len()).all(|at| text.contains(&format!("case-{at}")));
+    let events = wait_for("all requests, stored", || {
+        let (_, events) = agent.get(&format!("/api/v1/events?since=1h&kind={kinds}&limit=5000"));
+        has_all(&events).then_some(events)
+    });
+    assert!(has_all(&explained) && explained.contains("\"verdict\""), "{explained}");
     assert!(recent.contains("case-0") && recent.contains("case-5"));
     let log = agent.running.log();
     let mut texts = vec![
         ("metrics", metrics.as_bytes()),
         ("requests", recent.as_bytes()),
         ("top", top.as_bytes()),
+        ("explanations", explained.as_bytes()),
+        ("events and requests of the store", events.as_bytes()),
         ("the observer's log", log.as_bytes()),
     ];
     let came = receiver.came();

@@ -71,7 +71,7 @@ fn earlier(args: &DiffArgs) -> Result<WhichArgs, Failure> {
         (None, When::At(since), None) => Some(Timestamp::now().duration_since(since)),
         (None, ..) => None,
     };
-    let shifted = shift.filter(|shift| shift.is_positive()).and_then(|shift| {
+    let shifted = shift.filter(SignedDuration::is_positive).and_then(|shift| {
         let until = until.unwrap_or(When::Ago(SignedDuration::ZERO));
         Some((since.earlier(shift)?, until.earlier(shift)?))
     });
@@ -155,7 +155,10 @@ async fn records(
             lacks(remarks, &trailer.partial)?;
             if trailer.next.is_some() {
                 let count = records.len();
-                remark(remarks, &format!("only the newest {count} of one side are compared: ask for a shorter time"))?;
+                remark(
+                    remarks,
+                    &format!("only the newest {count} of one side are compared: ask for a shorter time"),
+                )?;
             }
             return Ok(records);
         }

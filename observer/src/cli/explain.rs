@@ -128,7 +128,9 @@ fn about(record: &RequestRecord) -> String {
     record.duration.iter().for_each(|whole| add(format!("{} in all", duration(*whole))));
     let tokens = [(record.tokens.input_total(), "in"), (record.tokens.output_total(), "out")];
     for (count, way) in tokens {
-        count.iter().for_each(|count| add(format!("{count} tokens {way}")));
+        if let Some(count) = count {
+            add(format!("{count} tokens {way}"));
+        }
     }
     text
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::parts::{Span, seconds};
 use super::words::{span as say, time};
-use crate::exchange::RequestRecord;
+use crate::exchange::{Outcome, RequestRecord};
 
 /// Fewer requests than this on either side tell nothing.
 const ENOUGH: usize = 5;
@@ -35,7 +35,9 @@ pub enum Measure {
 impl Measure {
     fn all() -> impl Iterator<Item = Self> {
         let parts = Span::ALL.into_iter().map(Self::Part);
-        [Self::Ttft, Self::Tpot, Self::Duration, Self::InputTokens, Self::OutputTokens].into_iter().chain(parts)
+        [Self::Ttft, Self::Tpot, Self::Duration, Self::InputTokens, Self::OutputTokens]
+            .into_iter()
+            .chain(parts)
     }
 
     /// The word used in answers.
@@ -114,12 +116,11 @@ pub fn diff(these: &[RequestRecord], others: &[RequestRecord]) -> Vec<Difference
 fn difference(model: String, stream: bool, sides: &[Vec<&RequestRecord>; 2]) -> Difference {
     let requests = sides.each_ref().map(Vec::len);
     let share = |side: &Vec<&RequestRecord>| {
-        let failed = side.iter().filter(|record| record.outcome.is_some_and(|outcome| outcome.is_failure()));
+        let failed = side.iter().filter(|record| record.outcome.is_some_and(Outcome::is_failure));
         failed.count() as f64 / side.len().max(1) as f64
     };
     let measures: Vec<Beside> = Measure::all().filter_map(|measure| beside(measure, sides)).collect();
-    let partial =
-        sides.each_ref().map(|side| side.iter().filter(|record| !record.is_complete()).count());
+    let partial = sides.each_ref().map(|side| side.iter().filter(|record| !record.is_complete()).count());
     let failed = sides.each_ref().map(share);
     let summary = summary(requests, failed, &measures);
     Difference { model, stream, requests, failed, partial, measures, summary }
@@ -178,7 +179,6 @@ fn summary(requests: [usize; 2], failed: [f64; 2], measures: &[Beside]) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Outcome;
 
     fn records(count: usize, ttft: f64, tokens: u64, failed: usize) -> Vec<RequestRecord> {
         let one = |number: usize| {
@@ -212,7 +212,10 @@ mod tests {
         );
         let ttft = slower.measures.iter().find(|one| one.measure == Measure::Ttft).unwrap();
         let micros = |pair: [f64; 2]| pair.map(|seconds| (seconds * 1e6).round() as u64);
-        assert_eq!((micros(ttft.p50), micros(ttft.p95), ttft.differs), ([510_000, 102_000], [520_000, 104_000], true));
+        assert_eq!(
+            (micros(ttft.p50), micros(ttft.p95), ttft.differs),
+            ([510_000, 102_000], [520_000, 104_000], true)
+        );
         let failing = &diff(&records(40, 0.1, 50, 20), &records(40, 0.1, 50, 0))[0];
         assert_eq!(failing.summary, "50.0 % failed, of the others 0.0 %");
     }
@@ -222,7 +225,9 @@ mod tests {
         let few = &diff(&records(4, 9.0, 50, 0), &records(40, 0.1, 50, 0))[0];
         assert_eq!(few.summary, "4 requests beside 40: too few to compare");
         let mut partial = records(40, 9.0, 50, 0);
-        partial.iter_mut().for_each(|record| record.partial = vec!["gap".into()]);
+        for record in &mut partial {
+            record.partial = vec!["gap".into()];
+        }
         let partial = &diff(&partial, &records(40, 0.1, 50, 0))[0];
         assert_eq!((partial.partial, partial.measures.len()), ([40, 0], 0));
         let other: Vec<_> = records(40, 1.0, 5, 0)

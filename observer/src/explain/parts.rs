@@ -98,7 +98,9 @@ pub(super) fn seconds(record: &RequestRecord, span: Span) -> Option<f64> {
     let value = match span {
         Span::Accept => queue.accept,
         // Until its connection was accepted it waited in the backlog, and not yet here.
-        Span::Socket => queue.socket.map(|socket| clocks.accepted.map_or(socket, |accepted| socket.min(-accepted))),
+        Span::Socket => {
+            queue.socket.map(|socket| clocks.accepted.map_or(socket, |accepted| socket.min(-accepted)))
+        }
         Span::Upload => clocks.request_end,
         Span::Dispatch => dispatch,
         Span::EngineQueue => queue.engine,

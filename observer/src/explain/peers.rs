@@ -98,8 +98,11 @@ impl<'a> Peers<'a> {
         let kind = if same.len() >= ENOUGH { same } else { all };
         let own = self.0.iter().find(|other| other.record.id == one.id && other.record.node == one.node);
         let usual = |meant| {
-            let mut most: Vec<usize> =
-                kind.iter().take(MANY).map(|one| self.most(one.record, (one.start, one.end), meant)).collect();
+            let mut most: Vec<usize> = kind
+                .iter()
+                .take(MANY)
+                .map(|one| self.most(one.record, (one.start, one.end), meant))
+                .collect();
             most.sort_unstable();
             most.get(most.len() / 2).copied().unwrap_or(0)
         };

@@ -404,9 +404,21 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
     let own = |row: Row| Row { pid: Some(7), ..row };
     let rows = [
         own(row(Kind::Process, "exit", Level::Error, 0.9, "ended by signal 9")),
-        gpu("GPU-1", "throttle_begin", Level::Warn, -600.0, "is held back by its hardware, for heat (hw_thermal)"),
+        gpu(
+            "GPU-1",
+            "throttle_begin",
+            Level::Warn,
+            -600.0,
+            "is held back by its hardware, for heat (hw_thermal)",
+        ),
         gpu("GPU-1", "throttle_end", Level::Info, 0.5, "was held back (hw_thermal) for 600.5 s"),
-        gpu("GPU-2", "throttle_begin", Level::Warn, -50.0, "is held back by its hardware, for heat (hw_thermal)"),
+        gpu(
+            "GPU-2",
+            "throttle_begin",
+            Level::Warn,
+            -50.0,
+            "is held back by its hardware, for heat (hw_thermal)",
+        ),
         gpu("GPU-1", "throttle_begin", Level::Info, 0.2, "is held back by its power limit (sw_power_cap)"),
         gpu("GPU-1", "xid", Level::Error, 0.6, "told of XID 79"),
         row(Kind::Log, "", Level::Error, 0.7, "CUDA error\n  at x"),
@@ -416,7 +428,10 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
         row(Kind::Kubernetes, "Unhealthy", Level::Warn, -90.0, "not ready"),
         own(row(Kind::Process, "start", Level::Info, -300.0, "began long ago")),
         Row { pid: Some(9), ..row(Kind::Process, "exit", Level::Error, 0.8, "a worker ended") },
-        Row { pod: String::new(), ..row(Kind::Observer, "dropped", Level::Warn, 0.3, "5 records were dropped") },
+        Row {
+            pod: String::new(),
+            ..row(Kind::Observer, "dropped", Level::Warn, 0.3, "5 records were dropped")
+        },
     ];
     let record = RequestRecord { request_id: Some("r".into()), ..record };
     let told: Vec<(f64, What, String)> = happenings(&rows, &record)

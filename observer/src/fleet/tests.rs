@@ -210,6 +210,20 @@ async fn however_many_there_are_an_answer_is_bounded() {
 }
 
 #[tokio::test]
+async fn explanations_of_all_nodes_in_the_order_of_their_requests() {
+    let (a, b) = (node("a", &[5]).await, node("b", &[9, 3]).await);
+    let fleet = fleet(&Arc::new(Mutex::new(vec![a.at.clone(), b.at.clone()])));
+    let lines = read(fleet.answer(Asked::Explain, question(Asked::Explain, "limit=2")).await).await;
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line["node"].as_str(), line["verdict"]["layer"].as_str(), line["next"].is_string()))
+        .collect();
+    let unknown = Some("unknown");
+    assert_eq!(told[..2], [(Some("b"), unknown, false), (Some("a"), unknown, false)]);
+    assert_eq!(told[2], (None, None, true), "there is one more");
+}
+
+#[tokio::test]
 async fn rows_of_all_nodes_the_busiest_first() {
     let (a, b) = (node("a", &[5]).await, node("b", &[9, 8, 7]).await);
     let agents = Arc::new(Mutex::new(vec![a.at.clone(), gone("c").await, b.at.clone()]));
@@ -239,7 +253,8 @@ async fn rows_of_all_nodes_the_busiest_first() {
 async fn all_are_followed_and_what_is_missed_is_said() {
     let (a, b) = (node("a", &[20]).await, node("b", &[10]).await);
     let agents = Arc::new(Mutex::new(vec![a.at.clone(), b.at.clone()]));
-    let mut lines = fleet(&agents).answer(Asked::Requests, question(Asked::Requests, "since=1h&follow=true")).await;
+    let mut lines =
+        fleet(&agents).answer(Asked::Requests, question(Asked::Requests, "since=1h&follow=true")).await;
     let mut next = async || -> Value {
         let line = timeout(Duration::from_secs(10), lines.next()).await.expect("a line in time").unwrap();
         serde_json::from_slice(&line).unwrap()

@@ -52,9 +52,10 @@ fn around(api: &NodeApi, record: &RequestRecord, now: i64) -> Vec<Happening> {
     let pod = (!record.pod.is_empty()).then_some((record.namespace.as_str(), record.pod.as_str()));
     let others = Kind::EVENTS.map(|kind| if kind == Kind::Gpu { Kind::Process } else { kind });
     let bad = Query::between(around.lines, ROWS, &[Kind::Log], &BAD, pod);
-    let naming = record.request_id.as_deref().map(|id| {
-        Query::between(around.lines, ROWS, &[Kind::Log], &[], pod).naming(id)
-    });
+    let naming = record
+        .request_id
+        .as_deref()
+        .map(|id| Query::between(around.lines, ROWS, &[Kind::Log], &[], pod).naming(id));
     let lines = [Some(bad), naming].into_iter().flatten();
     let mut rows: Vec<Row> = Vec::new();
     if let Some(store) = &api.store {

@@ -199,7 +199,7 @@ fn who_sees_what() {
         (ELSEWHERE, Some("token-of-scraper"), Ok(these(&[])), 200),
     ];
     for (host, token, sees, metrics) in table {
-        for path in ["/api/v1/requests?since=1h", "/api/v1/top?since=1h"] {
+        for path in ["/api/v1/requests?since=1h", "/api/v1/top?since=1h", "/api/v1/explain?since=1h"] {
             assert_eq!(world.sees(path, host, token), sees, "{host} {token:?} {path}");
         }
         assert_eq!(world.get("/metrics", host, token).0, metrics, "{host} {token:?}");
