@@ -141,7 +141,8 @@ impl Sink for Observer {
             return;
         }
         let identity = self.identities.of(tgid);
-        self.occurrences.process(&self.keeping, tgid, identity, self.tenants.housing(process));
+        let age = whose::boot_time().saturating_sub(process.started) as f64 / 1e9;
+        self.occurrences.process(&self.keeping, tgid, identity, age, self.tenants.housing(process));
         if is_news && process.started >= self.began {
             self.metrics.process_started(identity);
         }

@@ -46,10 +46,12 @@ impl Occurrences {
         keeping: &Keeping,
         tgid: u32,
         identity: &Identity,
+        age: f64,
         housing: Option<Housing>,
     ) {
-        let message = format!("{} (pid {tgid}) is observed", identity.process);
-        self.tell(keeping, row(Kind::Process, "observed", Level::Info, message, tgid, identity));
+        let message = format!("{} (pid {tgid}) is observed, {age:.1} s after it began", identity.process);
+        let observed = row(Kind::Process, "observed", Level::Info, message, tgid, identity);
+        self.tell(keeping, Row { age: Some(age), ..observed });
         let Some(ended) = self.ended.remove(&key(identity)) else { return };
         let Some(Housing { restarts }) = housing else { return };
         let seconds = monotonic().saturating_sub(ended) as f64 / 1e9;

@@ -72,17 +72,9 @@ impl Own {
 }
 
 impl Api for Own {
-    fn requests(&self, question: Question) -> BoxFuture<'static, Lines> {
-        self.rows.requests(question)
-    }
-
-    fn top(&self, question: Question) -> BoxFuture<'static, Lines> {
-        self.rows.top(question)
-    }
-
     /// What was told while this replica led. One that does not lead says so: it does not know what happened since.
-    fn rows(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
-        let (lines, leadership) = (self.rows.rows(asked, question), self.leadership.clone());
+    fn answer(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
+        let (lines, leadership) = (self.rows.answer(asked, question), self.leadership.clone());
         let told = move |line: Bytes| {
             if leadership.leads() {
                 return line;

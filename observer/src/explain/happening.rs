@@ -110,7 +110,8 @@ pub fn happenings(rows: &[Row], record: &RequestRecord) -> Vec<Happening> {
     rows.sort_by_key(|row| row.time);
     let mut all: Vec<(Happening, &Row)> = Vec::new();
     for row in rows {
-        let at = (row.time - start) as f64 / 1e9;
+        // Of a process that is observed from then on: when it began.
+        let at = (row.time - start) as f64 / 1e9 - row.age.unwrap_or(0.0);
         let is_end = (row.kind, row.reason.as_str()) == (Kind::Gpu, "throttle_end");
         let begun = all.iter_mut().rev().find(|(_, begun)| is_end && begins(begun, row));
         match begun {
@@ -162,7 +163,7 @@ fn what(row: &Row, record: &RequestRecord) -> What {
     match (row.kind, row.reason.as_str()) {
         (Kind::Log, _) => What::Log,
         (Kind::Process, "oom_kill") | (Kind::Kubernetes, "OOMKilled") => What::OutOfMemory,
-        (Kind::Process, "start" | "exec") if is_own => What::ProcessStart,
+        (Kind::Process, "observed" | "exec") if is_own => What::ProcessStart,
         (Kind::Process, "exit") if is_own => What::ProcessEnd,
         (Kind::Gpu, "throttle_begin") if row.level >= Some(Level::Warn) => What::GpuThrottle,
         (Kind::Gpu, "xid" | "lost") if row.level >= Some(Level::Error) => What::GpuError,

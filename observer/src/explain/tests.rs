@@ -426,7 +426,14 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
         Row { request_id: Some("r".into()), ..row(Kind::Log, "", Level::Info, 0.1, "added r") },
         Row { pod: "other".into(), ..row(Kind::Log, "", Level::Error, 0.7, "not ours") },
         row(Kind::Kubernetes, "Unhealthy", Level::Warn, -90.0, "not ready"),
-        own(row(Kind::Process, "start", Level::Info, -300.0, "began long ago")),
+        Row {
+            age: Some(300.0),
+            ..own(row(Kind::Process, "observed", Level::Info, -3.0, "is observed, 300.0 s after it began"))
+        },
+        Row {
+            age: Some(2.0),
+            ..own(row(Kind::Process, "observed", Level::Info, -3.0, "is observed, 2.0 s after it began"))
+        },
         Row { pid: Some(9), ..row(Kind::Process, "exit", Level::Error, 0.8, "a worker ended") },
         Row {
             pod: String::new(),
@@ -441,6 +448,7 @@ fn rows_become_happenings_of_the_request_that_they_are_about() {
     let expected = [
         (-600.0, What::GpuThrottle, "is held back by its hardware, for heat (hw_thermal)"),
         (-90.0, What::Other, "not ready"),
+        (-5.0, What::ProcessStart, "is observed, 2.0 s after it began"),
         (0.1, What::Log, "added r"),
         (0.2, What::Other, "is held back by its power limit (sw_power_cap)"),
         (0.3, What::Other, "5 records were dropped"),

@@ -55,7 +55,7 @@ impl Fleet {
             .own
             .as_ref()
             .filter(|_| asked == Asked::Events && Kind::OF_CLUSTER.into_iter().any(is_own))?;
-        Some(own.rows(asked, question.clone()).await)
+        Some(own.answer(asked, question.clone()).await)
     }
 
     /// The agents of nodes that a question is about.

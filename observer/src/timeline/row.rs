@@ -37,6 +37,9 @@ pub struct Row {
     /// Process, where one is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// For how long that process had run, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<f64>,
     /// GPU, where one is meant: its UUID, as records of requests name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
