@@ -275,7 +275,7 @@ fn at_the_gpu(causes: &mut Causes) {
     let mut client = Client::connect(&port);
     let (early, late) = body.split_at(body.len() - 20);
     client.send(early);
-    quiet(Duration::from_millis(1000));
+    quiet(Duration::from_secs(1));
     client.send(late);
     client.receive_until(b"0\r\n\r\n");
     causes.expect("hot-upload", &[Layer::Client], "the client sent it");
@@ -297,7 +297,7 @@ fn mixed(causes: &mut Causes, port: &str) {
     let mut client = Client::connect(port);
     let (early, late) = body.split_at(body.len() - 20);
     client.send(early);
-    quiet(Duration::from_millis(1000));
+    quiet(Duration::from_secs(1));
     client.send(late);
     client.receive_until(b"0\r\n\r\n");
     causes.expect("both", &[Layer::Unknown], "none explains most of it");
