@@ -188,7 +188,7 @@ impl Sink for Observer {
 /// Tells followers of a finished request, remembers it and keeps it.
 fn publish(feed: &RequestFeed, keeping: &Keeping, record: RequestRecord) {
     let finished = feed.publish(record, now());
-    keeping.store.iter().for_each(|store| store.request(&finished));
+    keeping.request(&finished);
 }
 
 /// The wall clock as requests bear it.
@@ -303,7 +303,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         tokio::spawn(watch_allocations(config.gpu.pod_resources.clone(), allocations.clone()));
     }
     let rounds: Option<Receiver<Round>> = config.gpu.enabled.then_some(rounds);
-    let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
+    let (keeping, threads) = keeping::start(config, &whose.pods, kubernetes.is_some(), &stop)?;
     let observer = Observer {
         keeping: keeping.clone(),
         occurrences: Occurrences::default(),

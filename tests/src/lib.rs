@@ -16,6 +16,7 @@ pub mod kubelet;
 pub mod live;
 pub mod node;
 pub mod pod;
+pub mod pod_logs;
 pub mod prometheus;
 pub mod receiver;
 pub mod script;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::past::{follow_rows, in_files, lacks, stored};
+use super::past::{deadline, follow_rows, in_files, lacks, stored};
 use super::requests::RequestFeed;
 use super::rows::{LogFiles, RowFeed};
 use super::{Api, Lines, Question};
@@ -43,13 +43,10 @@ impl Api for NodeApi {
     fn requests(&self, question: Question) -> BoxFuture<'static, Lines> {
         let (feed, node, now) = (self.feed.clone(), self.node.clone(), (self.wall)());
         let (query, store) = (question.query, self.store.clone());
-        blocking(move || {
-            if query.follow {
-                follow(&feed, &node, query, now)
-            } else {
-                past(&feed, store.as_ref(), &node, &query, now)
-            }
-        })
+        if query.follow {
+            return blocking(move || follow(&feed, &node, query, now));
+        }
+        searching(move || past(&feed, store.as_ref(), &node, &query, now))
     }
 
     fn top(&self, question: Question) -> BoxFuture<'static, Lines> {
@@ -67,7 +64,8 @@ impl Api for NodeApi {
         let (feed, node, now) = (self.rows.clone(), self.node.clone(), (self.wall)());
         let (store, stores_logs, query) = (self.store.clone(), self.stores_logs, question.query);
         let (files, requests) = (self.files.clone(), self.feed.clone());
-        blocking(move || {
+        let is_followed = query.follow;
+        let answer = move || {
             let is_kept = stores_logs || !query.is_about_kind(Kind::Log);
             match store.filter(|_| is_kept) {
                 _ if asked == Asked::Logs && !stores_logs => {
@@ -78,7 +76,8 @@ impl Api for NodeApi {
                 Some(store) => stored(&store, &node, &query, now),
                 None => nothing(&node, "keeps nothing: see store.enabled and store.path"),
             }
-        })
+        };
+        if is_followed { blocking(answer) } else { searching(answer) }
     }
 }
 
@@ -93,6 +92,12 @@ fn blocking(answer: impl FnOnce() -> Lines + Send + 'static) -> BoxFuture<'stati
     let answer = tokio::task::spawn_blocking(answer);
     // It has panicked if it failed: the answer has no trailer then, which tells.
     async { answer.await.unwrap_or_else(|_panic| stream::empty().boxed()) }.boxed()
+}
+
+/// The same, while the answer has begun: whoever asks knows at once that somebody is there.
+fn searching(answer: impl FnOnce() -> Lines + Send + 'static) -> BoxFuture<'static, Lines> {
+    let lines: Lines = stream::once(blocking(answer)).flatten().boxed();
+    ready(lines).boxed()
 }
 
 fn past(feed: &RequestFeed, store: Option<&Store>, node: &str, query: &Query, now: i64) -> Lines {
@@ -117,7 +122,7 @@ fn past_and_before(
     query: &Query,
     now: i64,
 ) -> Lines {
-    let found = store.search(query, now);
+    let found = store.search(query, now, deadline());
     let mut trailer = Trailer { partial: lacks(store, &found, node, query, now), next: None };
     let is_cut = is_cut || found.next.is_some();
     let mut all: Vec<(Position, Option<Bytes>)> =
