@@ -238,7 +238,7 @@ impl Sink for Observer {
 /// Tells followers of a finished request, remembers it and keeps it.
 fn publish(feed: &RequestFeed, keeping: &Keeping, record: RequestRecord) {
     let finished = feed.publish(record, now());
-    keeping.store.iter().for_each(|store| store.request(&finished));
+    keeping.request(&finished);
 }
 
 /// The wall clock as requests bear it.
@@ -340,7 +340,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let kubernetes = Connection::find(&config.kubernetes).await?;
     let asked = kubernetes.is_some().then(|| Arc::clone(&pods));
     let stop = Arc::new(AtomicBool::new(false));
-    let (keeping, threads) = keeping::start(config, kubernetes.is_some(), &stop)?;
+    let (keeping, threads) = keeping::start(config, &pods, kubernetes.is_some(), &stop)?;
     let watches = match &kubernetes {
         Some(connection) => watch_pods(connection, config, &pods, keeping.clone()),
         None => Vec::new(),

@@ -85,7 +85,7 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let connection = Connection::find(&config.kubernetes).await?.ok_or(ClusterError::Nowhere)?;
     let feed = Feed::new(FEED);
     let otlp = Otlp::new(&config.otlp, || wall().cast_signed())?;
-    let (keeping, threads) = keeping::open(config, "", 'k')?;
+    let (keeping, threads) = keeping::open(config, "", 'k', &Arc::default())?;
     let cluster = Arc::new(Cluster::new(
         config.kubernetes.scope.clone(),
         config.metrics.max_series,

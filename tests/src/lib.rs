@@ -17,6 +17,7 @@ pub mod live;
 pub mod memory;
 pub mod node;
 pub mod pod;
+pub mod pod_logs;
 pub mod prometheus;
 pub mod receiver;
 pub mod script;

@@ -132,7 +132,9 @@ impl Pod<'_> {
             let source = if let Some(path) = volume["hostPath"]["path"].as_str() {
                 let moved = self.host.map(|host| host.join(&path[1..])).filter(|moved| moved.exists());
                 let source = moved.unwrap_or_else(|| PathBuf::from(path));
-                if volume["hostPath"]["type"] == "DirectoryOrCreate" && !source.exists() {
+                // What may be written is never this machine's own.
+                let is_own = mount["readOnly"] != true && source == Path::new(path);
+                if is_own || (volume["hostPath"]["type"] == "DirectoryOrCreate" && !source.exists()) {
                     bundle_folder(bundle, path)
                 } else {
                     source

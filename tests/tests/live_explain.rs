@@ -374,10 +374,7 @@ fn verdicts_are_right_or_there_is_none() {
     assert!(told.contains("gpu (confidence medium): its GPU was at fault"), "{told}");
     assert!(told.contains("gpu_throttle: GPU 0") && told.contains("decode"), "{told}");
     let compared = causes.said(&["diff", "--since", "10m", "--model", "upload"]);
-    assert!(
-        compared.contains("upload, streamed: ") && compared.contains("too few to compare"),
-        "{compared}"
-    );
+    assert!(compared.contains("upload, streamed: ") && compared.contains("too few to compare"), "{compared}");
     println!("{table}{right} of {given} verdicts are right, of {} cases", causes.cases.len());
     assert!(!table.contains('!'), "{table}");
     drop(server);

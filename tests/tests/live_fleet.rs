@@ -12,9 +12,10 @@ use observer_tests::{
     apiserver::{ApiServer, TOKEN},
     client::{Client, chat},
     live::privileged,
+    pod_logs::{PodLogs, append, cri},
     workload::Workload,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -321,4 +322,70 @@ fn beyond_loopback_it_takes_the_token_of_the_file() {
         assert_eq!(times, 1, "said once: {}", ended.log);
         assert_without(&[API_TOKEN, TOKEN, "Bearer"], &[("the log", ended.log.as_bytes())]);
     }
+}
+
+#[test]
+fn lines_of_all_nodes_are_found_and_counted_in_one_place() {
+    if !privileged() {
+        return;
+    }
+    let site = Site::start();
+    let logs = [PodLogs::default(), PodLogs::default()];
+    let mut agents = Vec::new();
+    for (at, node) in ["node-a", "node-b"].into_iter().enumerate() {
+        let file = logs[at].server("ml", &format!("llama-{at}")).join("0.log");
+        for minutes in (1..=40).rev() {
+            // They take turns.
+            let time = logs[0].ago(2 * minutes + at as i64);
+            append(&file, &cri(time, "stdout", &format!("INFO: line {}", 80 - 2 * minutes - at as i64)));
+        }
+        let pods = format!("kubernetes.pod_logs={}", logs[at].path().display());
+        // One keeps lines, the other looks for them in files.
+        let (store, kept) =
+            (format!("store.path={}", site.text(node)), format!("logs.store={}", ["on", "off"][at]));
+        let mut args = vec!["--node", node];
+        for setting in ["kubernetes.mode=off", "store.enabled=true", "logs.all=true", &pods, &store, &kept] {
+            args.extend(["--set", setting]);
+        }
+        let agent = Agent::start(&args);
+        site.announce(node, &agent.address);
+        agents.push(agent);
+    }
+    let _cluster = site.cluster(&[]);
+    let numbers = |line: &str| -> Vec<i64> {
+        let output = site.laptop(line);
+        assert!(output.status.success(), "{line}: {}", remarks(&output));
+        text(&output)
+            .lines()
+            .map(|line| line.rsplit(' ').next().unwrap().parse().expect("a number"))
+            .collect()
+    };
+    let all: Vec<i64> = (-1..=78).collect();
+    wait_for("all lines in one answer", || (numbers("logs --since 24h") == all).then_some(()));
+    assert_eq!(numbers("logs --since 24h --limit 3"), [76, 77, 78]);
+    assert_eq!(numbers("logs --since 24h --order oldest --limit 3"), [-1, 0, 1]);
+    assert_eq!(numbers("logs --since 24h --pod llama-1 --limit 2"), [75, 77]);
+    assert_eq!(numbers("logs --since 24h --node node-a --words 76"), [76]);
+    let hits = site.laptop("logs --since 24h --bucket 24h");
+    assert!(text(&hits).lines().all(|line| line.contains("T00:00:00Z all ")), "{}", text(&hits));
+    assert_eq!(numbers("logs --since 24h --bucket 24h").iter().sum::<i64>(), 80);
+    let by_minute = site.laptop("logs --since 24h --bucket 1m --json");
+    let lines: Vec<Value> =
+        text(&by_minute).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (trailer, spans) = lines.split_last().expect("a trailer");
+    assert_eq!(spans.len(), 80, "each minute has one line");
+    // What the first found in files that are older than its store is not all that ever was.
+    let reasons =
+        trailer["partial"].as_array().expect("a list").iter().map(|one| one["reason"].as_str().unwrap());
+    assert!(reasons.clone().all(|reason| reason.starts_with("tells of what happened since")), "{trailer}");
+    assert!(spans.iter().all(|span| span["hits"] == 1 && span["node"] == Value::Null), "{spans:?}");
+
+    // A node that stands still is named; what the others have is told.
+    kill_process(Pid::from_raw(agents[1].running.pid().cast_signed()).unwrap(), Signal::STOP)
+        .expect("stopped");
+    let output = site.laptop("logs --since 24h --limit 2");
+    assert!(remarks(&output).contains("node node-b unreachable (no answer in 2 s)"), "{}", remarks(&output));
+    assert_eq!(numbers("logs --since 24h --limit 2"), [76, 78]);
+    kill_process(Pid::from_raw(agents[1].running.pid().cast_signed()).unwrap(), Signal::CONT)
+        .expect("goes on");
 }

@@ -8,6 +8,7 @@ use observer_tests::{
     client::{Client, chat},
     live::privileged,
     node::{Cluster, NODE, Place},
+    pod_logs::{append, cri},
     workload::{Workload, quiet},
 };
 use rustix::process::Signal;
@@ -229,4 +230,55 @@ fn a_container_that_comes_back_is_told_with_the_kubelets_count() {
     wait_for("the metric", || {
         (agent.metrics().sum("llm_process_exits_total", &labels) == Some(1)).then_some(())
     });
+}
+
+#[test]
+fn rows_say_what_manages_their_pod_and_logs_that_are_gone_are_said_to_be() {
+    if !privileged() {
+        return;
+    }
+    let (cluster, place) = (Cluster::start(), Place::new(3));
+    let folder = cluster.logs().join(format!("ml_llama-0_{}", place.uid));
+    fs::create_dir_all(folder.join("server")).unwrap();
+    append(&folder.join("server/3.log"), &cri(jiff::Timestamp::now(), "stdout", "INFO: line"));
+    let store = tempfile::tempdir().unwrap();
+    let path = format!("store.path={}", store.path().display());
+    let (_container, port) = place.server(&place.systemd());
+    cluster.api.put(place.pod("llama-0", &json!({})));
+    for kept in ["logs.store=on", "logs.store=auto"] {
+        let agent = cluster.agent(&["store.enabled=true", &path, kept]);
+        quiet(SECOND);
+        ask(&port, "w");
+        let rows = |path: &str| {
+            let (status, text) = agent.get(path);
+            assert_eq!(status, 200, "{text}");
+            let mut lines: Vec<Value> =
+                text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let trailer = lines.pop().expect("a trailer");
+            (lines, trailer["partial"].clone())
+        };
+        let line = wait_for("the line of a pod that serves", || {
+            rows("/api/v1/logs?workload=llama&since=1h").0.pop()
+        });
+        assert_eq!(
+            (&line["message"], &line["workload"], &line["restart"]),
+            (&json!("INFO: line"), &json!("llama"), &json!(3))
+        );
+        let request = wait_for("its request", || {
+            rows("/api/v1/events?kind=request&request_id=w&workload=llama&since=1m").0.pop()
+        });
+        assert_eq!(request["workload"], "llama");
+        assert!(rows("/api/v1/logs?workload=other&since=1h").0.is_empty());
+        if kept == "logs.store=auto" {
+            fs::remove_dir_all(&folder).unwrap();
+            let (lines, partial) = rows("/api/v1/logs?pod=llama-0&since=1h");
+            assert_eq!(
+                (lines.len(), &partial[0]["reason"]),
+                (0, &json!("had pod llama-0, whose logs are gone with it"))
+            );
+            let (_, unknown) = rows("/api/v1/logs?pod=never-seen&since=1h");
+            assert_eq!(unknown, json!([]));
+        }
+        assert!(agent.end(Signal::TERM).status.success());
+    }
 }

@@ -6,6 +6,7 @@ mod bpf;
 mod python;
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -24,6 +25,9 @@ pub(crate) struct Options {
     tests: bool,
 }
 
+/// Where Debian has it: on nobody's path.
+const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
+
 /// What a command may need beyond a Rust compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -39,6 +43,8 @@ pub(crate) enum Need {
     Runc,
     /// `systemd-analyze`, which reads the unit.
     Systemd,
+    /// `systemd-journal-remote`, which writes journals.
+    Journal,
     /// A Python that can make virtual environments.
     Python,
 }
@@ -54,6 +60,9 @@ impl Need {
             Self::Buildah if which("buildah").is_none() => &[("buildah", "buildah")],
             Self::Runc if which("runc").is_none() => &[("runc", "runc")],
             Self::Systemd if which("systemd-analyze").is_none() => &[("systemd-analyze", "systemd")],
+            Self::Journal if !Path::new(JOURNAL_REMOTE).exists() => {
+                &[("systemd-journal-remote", "systemd-journal-remote")]
+            }
             Self::Python if python(11).is_err() => {
                 &[("Python 3.11 or later", "python3"), ("its module venv", "python3-venv")]
             }
@@ -65,7 +74,16 @@ impl Need {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let begun = Moment::now();
-    let all = [Need::Bpf, Need::Promtool, Need::Qemu, Need::Buildah, Need::Runc, Need::Systemd, Need::Python];
+    let all = [
+        Need::Bpf,
+        Need::Promtool,
+        Need::Qemu,
+        Need::Buildah,
+        Need::Runc,
+        Need::Systemd,
+        Need::Journal,
+        Need::Python,
+    ];
     let lacking = ensure(if options.tests { &all } else { &[Need::Bpf] })?;
     if options.tests {
         crate::test::environments(true)?;

@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "the live tests load probes, which takes root: run as root, or pass --no-live"
     );
     let live = !options.no_live;
-    let mut needs = vec![Need::Bpf, Need::Promtool, Need::Systemd, Need::Python];
+    let mut needs = vec![Need::Bpf, Need::Promtool, Need::Systemd, Need::Journal, Need::Python];
     needs.extend(live.then_some([Need::Buildah, Need::Runc]).into_iter().flatten());
     needs.extend((!options.no_vm).then_some(Need::Qemu));
     setup::ensure(&needs)?;

@@ -13,11 +13,12 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::now;
+use super::{now, telling::known, whose::SharedPods};
 use crate::{
     config::{Config, LogStore},
     lines::Origin,
-    logs::{Counts, Places, Source, Tail, Wanted},
+    logs::{Counts, Places, Source, Tail, Units, Wanted},
+    recent::Finished,
     serve::{LogFiles, RowFeed},
     store::{Bounds, Store, StoreError},
     timeline::{Kind, Level, Row},
@@ -46,6 +47,7 @@ pub(crate) struct Keeping {
     pub(super) wanted: SharedWanted,
     pub(super) read: Arc<Mutex<Counts>>,
     told: Arc<AtomicU64>,
+    pods: SharedPods,
 }
 
 /// The threads.
@@ -65,8 +67,13 @@ impl Threads {
     }
 }
 
-/// Opens the store and starts what writes it. Without one, what happens is told to followers only.
-pub(crate) fn open(config: &Config, node: &str, prefix: char) -> io::Result<(Keeping, Threads)> {
+/// Opens the store and starts what writes it. Without one, what happens is told to followers only. `pods` tell what manages whom.
+pub(crate) fn open(
+    config: &Config,
+    node: &str,
+    prefix: char,
+    pods: &SharedPods,
+) -> io::Result<(Keeping, Threads)> {
     let mut keeping = Keeping {
         node: node.to_owned(),
         prefix,
@@ -77,6 +84,7 @@ pub(crate) fn open(config: &Config, node: &str, prefix: char) -> io::Result<(Kee
         files: LogFiles::default(),
         read: Arc::default(),
         told: Arc::default(),
+        pods: Arc::clone(pods),
     };
     let mut threads = Threads { writing: None, stop: Arc::default() };
     if !config.store.enabled {
@@ -101,10 +109,11 @@ pub(crate) fn open(config: &Config, node: &str, prefix: char) -> io::Result<(Kee
 /// Opens the store of a node and starts what fills it.
 pub(super) fn start(
     config: &Config,
+    pods: &SharedPods,
     in_kubernetes: bool,
     stop: &Arc<AtomicBool>,
 ) -> io::Result<(Keeping, Threads)> {
-    let (mut keeping, threads) = open(config, &config.node, 'e')?;
+    let (mut keeping, threads) = open(config, &config.node, 'e', pods)?;
     let sources = sources(config, &keeping.wanted);
     keeping.files = LogFiles { sources, redacts: config.logs.redact, wall: now };
     if let Some(store) = &keeping.store {
@@ -124,9 +133,20 @@ pub(super) fn start(
 fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<AtomicBool>) -> io::Result<()> {
     let (store, rows, counts) = (store.clone(), keeping.rows.clone(), Arc::clone(&keeping.read));
     let (redacts, sources) = (config.logs.redact, sources(config, &keeping.wanted));
+    let age = i64::try_from(config.store.age.as_nanos()).unwrap_or(i64::MAX);
+    let units = Units {
+        names: config.logs.units.clone(),
+        folder: config.logs.journal.clone(),
+        node: config.node.clone(),
+        since: now().saturating_sub(age),
+    };
     thread::Builder::new().name("logs".into()).spawn(move || {
-        let places = || store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
-        let (mut generation, mut tail) = (store.generation(), Tail::new(places(), redacts));
+        let begin = || {
+            let generation = store.generation();
+            let places = store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
+            (generation, Tail::new(places, redacts).with_units(units.clone()))
+        };
+        let (mut generation, mut tail) = begin();
         while !stop.load(Ordering::Relaxed) {
             let mut told = Vec::new();
             let is_more = tail.turn(&sources(), now(), &mut told);
@@ -136,7 +156,7 @@ fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<Atom
                     rows.publish(row);
                 }
                 if store.lines(generation, told, tail.places().text()).is_err() {
-                    (generation, tail) = (store.generation(), Tail::new(places(), redacts));
+                    (generation, tail) = begin();
                 }
             }
             if !is_more {
@@ -170,6 +190,20 @@ fn origin_of(path: &std::path::Path, node: &str) -> Origin {
 }
 
 impl Keeping {
+    /// Keeps a request that ended.
+    pub(super) fn request(&self, finished: &Arc<Finished>) {
+        if let Some(store) = &self.store {
+            let record = &finished.record;
+            store.request(finished, self.workload(&record.namespace, &record.pod));
+        }
+    }
+
+    /// What manages a pod; empty if nobody tells.
+    fn workload(&self, namespace: &str, pod: &str) -> String {
+        let workload = known(&self.pods, namespace, pod).and_then(|(_, workload)| workload);
+        workload.map(|workload| workload.name).unwrap_or_default()
+    }
+
     /// Tells of an event, which has no id yet.
     pub(crate) fn event(&self, mut row: Row) {
         row.id = format!("{}{:012x}", self.prefix, self.told.fetch_add(1, Ordering::Relaxed));
@@ -178,6 +212,9 @@ impl Keeping {
         }
         if row.node.is_empty() {
             row.node.clone_from(&self.node);
+        }
+        if row.workload.is_empty() {
+            row.workload = self.workload(&row.namespace, &row.pod);
         }
         self.rows.publish(&row);
         if let Some(store) = &self.store {

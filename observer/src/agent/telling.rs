@@ -72,7 +72,8 @@ async fn take_in(
     }
 }
 
-fn known(pods: &SharedPods, namespace: &str, name: &str) -> Option<PodKnown> {
+/// What is known of the pod of this name.
+pub(super) fn known(pods: &SharedPods, namespace: &str, name: &str) -> Option<PodKnown> {
     if name.is_empty() {
         return None;
     }

@@ -2,7 +2,7 @@
 //! they use, and which of them are told of.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -107,8 +107,17 @@ impl Tenants {
     pub(super) fn want(&self, shared: &SharedWanted, identities: &Identities) {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let pods = self.serving.iter().cloned().chain(Placement::of(&own).pod_uid).collect();
-        let never =
-            locked(&self.whose.pods).iter().filter(|pod| !pod.in_scope).map(|pod| pod.uid.clone()).collect();
+        let (mut never, mut workloads) = (BTreeSet::new(), BTreeMap::new());
+        for pod in locked(&self.whose.pods).iter() {
+            // Folders of static pods are named after the hash of their manifest.
+            let folder = pod.static_hash.as_ref().unwrap_or(&pod.uid);
+            if !pod.in_scope {
+                never.insert(folder.clone());
+            }
+            if let Some(workload) = &pod.workload {
+                workloads.insert(folder.clone(), workload.name.clone());
+            }
+        }
         let mut files: Vec<(PathBuf, Origin)> = Vec::new();
         for tgid in &self.servers {
             let identity = identities.of(*tgid);
@@ -127,7 +136,8 @@ impl Tenants {
                 }
             }
         }
-        *shared.lock().unwrap_or_else(PoisonError::into_inner) = Wanted { all: false, pods, never, files };
+        *shared.lock().unwrap_or_else(PoisonError::into_inner) =
+            Wanted { all: false, pods, never, workloads, files };
     }
 
     /// A process began to listen, at this monotonic time.

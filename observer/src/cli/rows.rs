@@ -4,13 +4,12 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use serde::Deserialize;
-
 use super::colours;
 use super::failure::Failure;
 use super::reach::Way;
 use super::shown::{Shape, Shown};
 use crate::config::cli::{EventsArgs, LogsArgs, Pair, RowsArgs};
+use crate::recent::Hits;
 use crate::timeline::{Kind, Level, Row};
 
 /// Shows lines of logs on standard output. Returns when all are shown, or whoever reads the output has had enough.
@@ -63,17 +62,6 @@ struct Text {
     colour: bool,
 }
 
-/// How many there are in a span of time.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Hits {
-    time: String,
-    node: String,
-    #[serde(rename = "id")]
-    _id: String,
-    hits: u64,
-}
-
 impl Shape for Text {
     const NAME: &str = "lines";
 
@@ -83,7 +71,8 @@ impl Shape for Text {
 
     fn line(&self, line: &[u8]) -> Result<String, serde_json::Error> {
         if let Ok(hits) = serde_json::from_slice::<Hits>(line) {
-            return Ok(format!("{} {} {}", hits.time, hits.node, hits.hits));
+            let node = if hits.node.is_empty() { "all" } else { &hits.node };
+            return Ok(format!("{:.0} {} {}", hits.time, harmless(node), hits.hits));
         }
         let row: Row = serde_json::from_slice(line)?;
         let place: Vec<&str> = [&row.namespace, &row.pod, &row.container]
@@ -148,7 +137,7 @@ mod tests {
             shown(&Row { time: 0, node: "a".into(), message: "x".into(), ..Row::default() }),
             "1970-01-01T00:00:00.000Z a - x"
         );
-        let hits = br#"{"time":"1970-01-01T00:00:00Z","node":"a","id":"hits","hits":3}"#;
+        let hits = br#"{"time":"1970-01-01T00:00:00Z","node":"a","hits":3}"#;
         assert_eq!(Text { colour: false }.line(hits).unwrap(), "1970-01-01T00:00:00Z a 3");
     }
 }

@@ -52,6 +52,7 @@ const PROTOCOL: &str = "write grpc or http/protobuf";
 const FILE: &str = "write the path of a file or folder";
 const STORED: &str = "write a size from 64MiB to 16TiB, such as 2GiB";
 const AGE: &str = "write a time from 1h to 8760h, such as 168h";
+const UNITS: &str = "write at most 64 names of units, such as vllm.service";
 const FILES: &str = "write at most 64 paths of files";
 const MODE: &str = "write auto, on or off";
 const TOLD: &str = "write serving or all";
@@ -128,6 +129,8 @@ const FIELDS: &[Field] = &[
     field("logs.redact", SWITCH, |c, v| put(&mut c.logs.redact, switch(v))),
     field("logs.all", SWITCH, |c, v| put(&mut c.logs.all, switch(v))),
     field("logs.files", FILES, |c, v| put(&mut c.logs.files, files(v))),
+    field("logs.units", UNITS, |c, v| put(&mut c.logs.units, units(v))),
+    field("logs.journal", FILE, |c, v| put(&mut c.logs.journal, path(v).map(Some))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v, 64 << 30))),
 ];
 
@@ -365,6 +368,21 @@ fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
         return Err(format!("has {} paths", items.len()));
     }
     items.iter().map(path).collect()
+}
+
+/// Names as `systemctl` knows them (systemd.unit(5)).
+fn units(value: &Value) -> Result<Vec<String>, String> {
+    let names =
+        items(value)?.iter().map(|name| text(name).map(str::to_owned)).collect::<Result<Vec<_>, _>>()?;
+    let is_name = |name: &String| {
+        let known = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        !name.is_empty() && name.len() < 256 && !name.starts_with('-') && name.chars().all(known)
+    };
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!("has {name:?}")),
+        None if names.len() > 64 => Err(format!("has {} names", names.len())),
+        None => Ok(names),
+    }
 }
 
 /// A time from this one to ten minutes.

@@ -38,11 +38,22 @@ pub struct LogsConfig {
     pub all: bool,
     /// Files that are read beside.
     pub files: Vec<PathBuf>,
+    /// Units of systemd that are read beside.
+    pub units: Vec<String>,
+    /// The folder of the journal, if not this machine's own.
+    pub journal: Option<PathBuf>,
 }
 
 impl Default for LogsConfig {
     fn default() -> Self {
-        Self { store: LogStore::Auto, redact: true, all: false, files: Vec::new() }
+        Self {
+            store: LogStore::Auto,
+            redact: true,
+            all: false,
+            files: Vec::new(),
+            units: Vec::new(),
+            journal: None,
+        }
     }
 }
 

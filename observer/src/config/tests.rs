@@ -117,6 +117,8 @@ fn every_field_can_be_set_from_the_file() {
         redact = false
         all = true
         files = ["/var/log/vllm.log"]
+        units = ["vllm.service", "llama@0.service"]
+        journal = "/journal"
         [[slo]]
         name = "chat"
         models = "llama*"
@@ -195,6 +197,8 @@ fn every_field_can_be_set_from_the_file() {
             redact: false,
             all: true,
             files: vec!["/var/log/vllm.log".into()],
+            units: vec!["vllm.service".into(), "llama@0.service".into()],
+            journal: Some("/journal".into()),
         },
         slo: vec![
             Objective {
@@ -293,6 +297,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("[cluster]\nnamespace = ''", &["cluster.namespace", "is no name of an object"]),
     ("[cluster]\nagents = '-x'", &["cluster.agents", "is no name of an object"]),
     ("[cluster]\nreplicas = 2", &["no field `cluster.replicas`"]),
+    ("[logs]\nunits = ['--all']", &["logs.units", "\"--all\"", "names of units"]),
     ("slo = 1", &["`slo` = 1", "is integer, not an array of tables", "write each as [[slo]]"]),
     ("[[slo]]\nttft = 1", &["`slo`", "objective 1: missing field `name`", "with a name"]),
     ("[[slo]]\nname = 'a b'\nttft = 1", &["objective 1: `name` = \"a b\"", "letters, digits"]),

@@ -12,7 +12,7 @@ use super::directory::{Directory, Remembered};
 use super::follow::follow;
 use super::gather::{Gathered, Round, gather};
 use crate::kube::AgentAt;
-use crate::recent::{Asked, Order, Partial, Position, Query, Row, Trailer};
+use crate::recent::{Asked, Hits, MOST, Order, Partial, Position, Query, Row, Trailer};
 use crate::serve::{Api, Lines, Question, TokenFile};
 use crate::timeline::Kind;
 
@@ -71,6 +71,9 @@ impl Fleet {
 
     async fn past(self, asked: Asked, question: Question) -> Lines {
         let query = &question.query;
+        if query.bucket.is_some() {
+            return self.hits(asked, &question).await;
+        }
         match query.order {
             Order::Newest => {
                 let gathered = self.all(asked, &question, |line| position(line).map(Reverse)).await;
@@ -83,6 +86,20 @@ impl Fleet {
                 answer(gathered, last)
             }
         }
+    }
+
+    /// Counts by spans of time, of all nodes together, oldest first.
+    async fn hits(&self, asked: Asked, question: &Question) -> Lines {
+        let key = |line: &[u8]| Some(Reverse(serde_json::from_slice::<Hits>(line).ok()?.time));
+        let mut gathered = self.all(asked, question, key).await;
+        if gathered.left_out > 0 {
+            let reason = "there are too many spans: the newest are told".to_owned();
+            gathered.partial.insert(0, Partial { node: String::new(), reason });
+        }
+        let lines = gathered.lines.into_values().rev().map(|line| added(&line, b""));
+        let lines: Vec<Bytes> =
+            lines.chain([line(&Trailer { partial: gathered.partial, next: None })]).collect();
+        stream::iter(lines).boxed()
     }
 
     async fn top_rows(self, question: Question) -> Lines {
@@ -108,11 +125,13 @@ impl Fleet {
     ) -> Gathered<K> {
         let (agents, unknown) = self.asked(&question.query).await;
         let token = self.token.read();
+        let counts = question.query.bucket.is_some();
         let round = Round {
             path: &format!("{}?{}", path_of(asked), question.text),
             token: token.as_ref(),
-            most: question.query.limit(),
-            stops_early: asked != Asked::Top && question.query.order == Order::Newest,
+            most: if counts { MOST } else { question.query.limit() },
+            stops_early: !counts && asked != Asked::Top && question.query.order == Order::Newest,
+            joins: counts.then_some(added),
         };
         let (own, mut gathered) = tokio::join!(self.own_rows(asked, question), gather(agents, &round, &key));
         if let Some(own) = own {
@@ -145,6 +164,13 @@ pub(super) fn line(value: &impl Serialize) -> Bytes {
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     Bytes::from(line)
+}
+
+/// One span's counts of two nodes, as that of all.
+fn added(one: &[u8], other: &[u8]) -> Bytes {
+    let hits = |line: &[u8]| serde_json::from_slice::<Hits>(line).unwrap_or_default();
+    let (one, other) = (hits(one), hits(other));
+    line(&Hits { node: String::new(), hits: one.hits.saturating_add(other.hits), ..one })
 }
 
 /// Where a line stands that is a record.

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::answers::{Fleet, line, path_of};
-use super::gather::{PATIENCE, question, unreachable};
+use super::gather::{begun, unreachable};
 use crate::kube::AgentAt;
 use crate::recent::{Asked, Partial, Trailer};
 use crate::serve::{Lines, Question};
@@ -93,9 +93,7 @@ async fn one(fleet: Fleet, what: Asked, agent: AgentAt, text: String, lines: Sen
     let mut is_told = false;
     loop {
         let token = fleet.token().read();
-        let answer = timeout(PATIENCE, question(&agent, &path, token.as_ref())).await;
-        let late = || Err(unreachable(&agent.node, &format!("no answer in {} s", PATIENCE.as_secs())));
-        let why = match answer.unwrap_or_else(|_late| late()) {
+        let why = match begun(&agent, &path, token.as_ref()).await {
             Err(why) => why,
             Ok(mut answer) => {
                 is_told = false;

@@ -11,17 +11,23 @@ use tokio::time::timeout;
 
 use super::ask::{Answer, AskError, Call, ask};
 use crate::kube::AgentAt;
-use crate::recent::{Partial, Trailer};
+use crate::recent::{self, Partial, Trailer};
 use crate::serve::{Lines, Token};
 
 /// Agents that are asked at a time.
 const AT_A_TIME: usize = 64;
 
-/// How long an agent may take for the whole of its answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an agent may take to begin with its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it may take for the whole of it: as long as it may search, and what comes and goes besides.
+const WHOLE: Duration = Duration::from_nanos(recent::PATIENCE).saturating_add(PATIENCE);
 
 /// Bytes of what an agent says of itself that are passed on.
 const SAID: usize = 200;
+
+/// Makes one line of two.
+type Join = fn(&[u8], &[u8]) -> Bytes;
 
 /// What is asked of every agent.
 pub(super) struct Round<'a> {
@@ -32,6 +38,8 @@ pub(super) struct Round<'a> {
     /// Whether an agent whose lines do not count any more has nothing more to say: all that it could say of itself is
     /// about what would come later.
     pub(super) stops_early: bool,
+    /// Makes one line of two that have the same key. Without it there are no such lines.
+    pub(super) joins: Option<Join>,
 }
 
 /// What all said.
@@ -60,7 +68,7 @@ pub(super) async fn connect(agent: &AgentAt) -> Result<TcpStream, String> {
 }
 
 /// Asks an agent.
-pub(super) async fn question(agent: &AgentAt, path: &str, token: Option<&Token>) -> Result<Answer, Partial> {
+async fn question(agent: &AgentAt, path: &str, token: Option<&Token>) -> Result<Answer, Partial> {
     let stream = connect(agent).await.map_err(|why| unreachable(&agent.node, &why))?;
     let host = agent.address.to_string();
     ask(stream, Call { host: &host, path, token }).await.map_err(|error| match error {
@@ -69,6 +77,12 @@ pub(super) async fn question(agent: &AgentAt, path: &str, token: Option<&Token>)
         }
         error => unreachable(&agent.node, &error.to_string()),
     })
+}
+
+/// The same of one that has to begin in time.
+pub(super) async fn begun(agent: &AgentAt, path: &str, token: Option<&Token>) -> Result<Answer, Partial> {
+    let late = |_late| Err(unreachable(&agent.node, &format!("no answer in {} s", PATIENCE.as_secs())));
+    timeout(PATIENCE, question(agent, path, token)).await.unwrap_or_else(late)
 }
 
 /// Asks all agents. `key` orders lines, the least first; what has none is no line of an answer.
@@ -81,10 +95,10 @@ pub(super) async fn gather<K: Ord + Send>(
     let gathered = Mutex::new(nothing);
     stream::iter(&agents)
         .for_each_concurrent(AT_A_TIME, async |agent| {
-            let told = timeout(PATIENCE, one(agent, round, &key, &gathered)).await;
+            let told = timeout(WHOLE, one(agent, round, &key, &gathered)).await;
             let late =
-                || Err(unreachable(&agent.node, &format!("no whole answer in {} s", PATIENCE.as_secs())));
-            if let Err(partial) = told.unwrap_or_else(|_late| late()) {
+                |_late| Err(unreachable(&agent.node, &format!("no whole answer in {} s", WHOLE.as_secs())));
+            if let Err(partial) = told.unwrap_or_else(late) {
                 gathered.lock().unwrap_or_else(PoisonError::into_inner).partial.push(partial);
             }
         })
@@ -102,7 +116,7 @@ async fn one<K: Ord>(
     gathered: &Mutex<Gathered<K>>,
 ) -> Result<(), Partial> {
     let broken = |error: AskError| unreachable(&agent.node, &error.to_string());
-    let mut answer = question(agent, round.path, round.token).await?;
+    let mut answer = begun(agent, round.path, round.token).await?;
     while let Some(line) = answer.line().await.map_err(broken)? {
         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
         match gathered.take(&line, round, &key) {
@@ -152,7 +166,7 @@ impl<K: Ord> Gathered<K> {
 
     fn take(&mut self, line: &[u8], round: &Round<'_>, key: impl Fn(&[u8]) -> Option<K>) -> Taken {
         if let Some(key) = key(line) {
-            if !self.offer(key, line, round.most) && round.stops_early {
+            if !self.offer(key, line, round) && round.stops_early {
                 return Taken::Enough;
             }
             return Taken::More;
@@ -164,8 +178,14 @@ impl<K: Ord> Gathered<K> {
     }
 
     /// Takes a line in if it belongs to the first ones; whether it did.
-    fn offer(&mut self, key: K, line: &[u8], most: usize) -> bool {
-        let is_full = self.lines.len() >= most;
+    fn offer(&mut self, key: K, line: &[u8], round: &Round<'_>) -> bool {
+        if let Some(known) = self.lines.get_mut(&key)
+            && let Some(join) = round.joins
+        {
+            *known = join(known, line);
+            return true;
+        }
+        let is_full = self.lines.len() >= round.most;
         if is_full {
             self.is_cut = true;
             self.left_out += 1;

@@ -3,14 +3,15 @@
 use super::LONGEST;
 use super::entry::Entry;
 use super::format::Piece;
+use super::header::Header;
 use super::trace::Trace;
 use crate::timeline::Stream;
 
 /// Most lines of one entry.
 const LINES: u32 = 1000;
 
-/// Lines further apart do not belong together.
-const APART: i64 = 5_000_000_000;
+/// Lines further apart do not belong together, nanoseconds.
+pub const APART: i64 = 5_000_000_000;
 
 /// Joins the pieces of one container, or of one service. Files follow each other: what one begins the next may end.
 #[derive(Clone, Debug, Default)]
@@ -87,26 +88,24 @@ impl Assembler {
 
 impl Open {
     /// Takes a whole line.
-    fn line(&mut self, line: Entry, emit: &mut impl FnMut(Entry)) {
+    fn line(&mut self, mut line: Entry, emit: &mut impl FnMut(Entry)) {
+        let text = String::from_utf8_lossy(&line.text);
+        let head = Header::of(&text);
         if let Some((mut held, trace)) = self.held.take() {
             let near = line.time.saturating_sub(held.time) <= APART;
             let whole = held.lines >= LINES || !near;
-            let text = String::from_utf8_lossy(&line.text);
-            let first = String::from_utf8_lossy(held.first_line());
-            let more = if whole { None } else { trace.go_on(&first, &text) };
+            let more = if whole { None } else { trace.go_on(held.head, head, &text) };
             if let Some((more, trace)) = more {
-                let more = more.as_bytes().to_vec();
-                drop(first);
                 held.add(b"\n", 0);
-                held.add(&more, line.left_out);
+                held.add(more.as_bytes(), line.left_out);
                 held.lines += 1;
                 self.held = Some((held, trace));
                 return;
             }
-            drop(first);
             emit(held);
         }
-        let trace = Trace::begun_by(&String::from_utf8_lossy(line.first_line()));
+        let trace = Trace::begun_by(head, &text);
+        line.head = head;
         self.held = Some((line, trace));
     }
 }
@@ -116,13 +115,6 @@ impl Entry {
         let kept = bytes.len().min(LONGEST.saturating_sub(self.text.len()));
         self.text.extend_from_slice(&bytes[..kept]);
         self.left_out += left_out + (bytes.len() - kept) as u64;
-    }
-
-    /// As much of it as decides to what it belongs.
-    fn first_line(&self) -> &[u8] {
-        let end = self.text.len().min(256);
-        let line = &self.text[..end];
-        memchr::memchr(b'\n', line).map_or(line, |at| &line[..at])
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Entry {
     pub left_out: u64,
     /// Lines that it holds.
     pub lines: u32,
+    /// The head of the first.
+    pub head: Header,
 }
 
 /// Who wrote.
@@ -43,7 +45,6 @@ pub struct Origin {
 /// The row of an entry, redacted.
 pub fn row_of(origin: &Origin, entry: &Entry, redactor: &Redactor) -> Row {
     let text = String::from_utf8_lossy(&entry.text);
-    let header = Header::of(&text);
     let redacted = redactor.redact(&text);
     let message = redacted.text.into_owned();
     Row {
@@ -58,7 +59,7 @@ pub fn row_of(origin: &Origin, entry: &Entry, redactor: &Redactor) -> Row {
         workload: origin.workload.clone(),
         restart: origin.restart,
         stream: Some(entry.stream),
-        level: header.level,
+        level: entry.head.level,
         request_id: request_id(&message),
         trace_id: trace_id(&message),
         message,

@@ -31,7 +31,7 @@ fn compiled(pattern: &str) -> Regex {
 /// `2026-11-24 16:00:00,123 - name - ERROR - text`; tracing of Rust: `2026-11-24T16:00:00Z  INFO name: text`.
 static TEXT: LazyLock<Regex> = LazyLock::new(|| {
     compiled(concat!(
-        r"^(?:\([A-Za-z_][\w.-]* pid=\d+\)\s+)?",
+        r"(?-u)^(?:\([A-Za-z_][\w.-]* pid=\d+\)\s+)?",
         r"(?:[\[(]?\d{2,4}[-/.]\d{2}[-/.T ]?[\dT :.,+Z-]*[\])]?\s*(?:-\s+)?)?",
         r"(?:[\w.:-]{1,40} - )?",
         r"\[?(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|ERR|CRITICAL|FATAL|PANIC|trace|debug|info|warn|warning|error|fatal)\b\]?",
@@ -44,19 +44,20 @@ static TEXT: LazyLock<Regex> = LazyLock::new(|| {
 
 /// klog's: `E1124 16:00:00.123456       1 file.go:12] text`.
 static KLOG: LazyLock<Regex> =
-    LazyLock::new(|| compiled(r"^([IWEF])\d{4} \d{2}:\d{2}:\d{2}\.\d+\s+\d+ [\w./-]+:\d+\] "));
+    LazyLock::new(|| compiled(r"(?-u)^([IWEF])\d{4} \d{2}:\d{2}:\d{2}\.\d+\s+\d+ [\w./-]+:\d+\] "));
 
 /// llama.cpp's with `--log-prefix --log-timestamps`: `0.01.234.567 I text` (`common/log.cpp`).
-static LLAMA: LazyLock<Regex> = LazyLock::new(|| compiled(r"^(?:\d+\.\d{2}\.\d{3}\.\d{3} )?([DIWE]) "));
+static LLAMA: LazyLock<Regex> = LazyLock::new(|| compiled(r"(?-u)^(?:\d+\.\d{2}\.\d{3}\.\d{3} )?([DIWE]) "));
 
 /// logfmt and JSON: `level=info`, `"level":"info"`.
-static FIELD: LazyLock<Regex> =
-    LazyLock::new(|| compiled(r#"(?:^|[\s,{])"?(?:level|lvl|severity|levelname)"?\s*[:=]\s*"?([A-Za-z]+)"#));
+static FIELD: LazyLock<Regex> = LazyLock::new(|| {
+    compiled(r#"(?-u)(?:^|[\s,{])"?(?:level|lvl|severity|levelname)"?\s*[:=]\s*"?([A-Za-z]+)"#)
+});
 
 /// An id of a request: as OpenAI-like APIs make them, or named so.
 static REQUEST: LazyLock<Regex> = LazyLock::new(|| {
     compiled(concat!(
-        r"\b((?:chatcmpl|cmpl|msg|resp|embd)[-_][A-Za-z0-9-]{8,64})\b",
+        r"(?-u)\b((?:chatcmpl|cmpl|msg|resp|embd)[-_][A-Za-z0-9-]{8,64})\b",
         r#"|(?i:\b(?:x[-_])?(?:request|req)[-_ ]?id["']?\s*[:=]\s*["']?([A-Za-z0-9_-]{4,64}))"#,
         r#"|(?i:\brid\s*=\s*["']?([A-Za-z0-9_-]{8,64}))"#,
     ))
@@ -64,7 +65,7 @@ static REQUEST: LazyLock<Regex> = LazyLock::new(|| {
 
 static TRACE: LazyLock<Regex> = LazyLock::new(|| {
     compiled(
-        r#"(?i)\btrace[-_]?id["']?\s*[:=]\s*["']?([0-9a-f]{32})\b|\b00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\b"#,
+        r#"(?i-u)\btrace[-_]?id["']?\s*[:=]\s*["']?([0-9a-f]{32})\b|\b00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\b"#,
     )
 });
 

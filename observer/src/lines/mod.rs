@@ -13,7 +13,7 @@ mod redact;
 mod split;
 mod trace;
 
-pub use assemble::Assembler;
+pub use assemble::{APART, Assembler};
 pub use entry::{Entry, Origin, row_of};
 pub use format::{Format, Piece, starts_with_time};
 pub use header::Header;

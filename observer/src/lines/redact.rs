@@ -4,9 +4,11 @@
 //! real engines (`tests/redaction`).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use regex::{Regex, RegexSet};
+use aho_corasick::AhoCorasick;
+use regex::Regex;
 
 /// What stands in place of what was redacted.
 const MARK: &str = "[redacted]";
@@ -25,15 +27,33 @@ enum Takes {
 
 struct Rule {
     name: usize,
+    /// Nothing matches without one of these, in any case: most lines have none, and are done with after one look.
+    hints: &'static [&'static str],
     pattern: &'static str,
     takes: Takes,
 }
 
+// Ends of words are those of ASCII: the automaton that is fast knows no others.
 const PATTERNS: &[Rule] = &[
     // Names under which engines, gateways and their clients print what was asked and answered: vLLM's `Received request
     // …: prompt: '…'`, SGLang's `GenerateReqInput(…, text='…'`, bodies of requests and responses, Python's and JSON's.
     Rule {
         name: 0,
+        hints: &[
+            "prompt",
+            "token_ids",
+            "input",
+            "output_ids",
+            "messages",
+            "content",
+            "text",
+            "completion",
+            "reasoning",
+            "arguments",
+            "parts",
+            "documents",
+            "next token",
+        ],
         pattern: concat!(
             r#"(?i)(?:^|[^a-z0-9_-])(?:prompts?|prompt_text|(?:prompt_|input_|output_)?token_ids|(?:input|output)_ids|inputs?"#,
             r#"|input_text|messages?_content|messages|content|texts?|completions?|generated_text|output_text|reasoning_content"#,
@@ -43,40 +63,73 @@ const PATTERNS: &[Rule] = &[
     },
     Rule {
         name: 0,
+        hints: &["prompt", "generated_text", "completion"],
         pattern: r"(?i)(?:^|[^a-z0-9_-])(?:prompts?|prompt_text|generated_text|completion)\s*[:=]\s*",
         takes: Takes::Value { bare: true },
     },
     // llama.cpp and others print whole bodies after such a word.
     Rule {
         name: 0,
-        pattern: r"(?i)\b(?:request|response|body|data|payload|parsed message|chunk|to_send)\s*[:=]\s*",
+        hints: &["request", "response", "body", "data", "payload", "parsed message", "chunk", "to_send"],
+        pattern: r"(?i)(?-u:\b)(?:request|response|body|data|payload|parsed message|chunk|to_send)\s*[:=]\s*",
         takes: Takes::Value { bare: false },
     },
     Rule {
         name: 1,
-        pattern: r#"(?i)\b(?:proxy-)?authorization(?:\\*["'])?\s*[:=]\s*(?:\\*["'])?(?:(?:bearer|basic|token)\s+)?([^\s"'\\,]+)"#,
+        hints: &["authorization"],
+        pattern: r#"(?i)(?-u:\b)(?:proxy-)?authorization(?:\\*["'])?\s*[:=]\s*(?:\\*["'])?(?:(?:bearer|basic|token)\s+)?([^\s"'\\,]+)"#,
         takes: Takes::Group,
     },
     Rule {
         name: 1,
+        hints: &["key", "secret", "passw", "passphrase", "token"],
         pattern: concat!(
             r"(?i)(?:api[-_]?key|apikey|secret(?:[-_]?(?:key|access[-_]?key))?|passw(?:or)?d|passphrase|access[-_]?key(?:[-_]?id)?",
             r#"|(?:auth|access|refresh|session|id|hf|hub|api)[-_]?token)(?:\\*["'])?\s*[:=]\s*(?:\\*["'])?([^\s"'\\,;&)}\]]{3,})"#
         ),
         takes: Takes::Group,
     },
-    Rule { name: 1, pattern: r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@", takes: Takes::Group },
     Rule {
         name: 1,
+        hints: &["://"],
+        pattern: r"(?-u:\b)[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@",
+        takes: Takes::Group,
+    },
+    Rule {
+        name: 1,
+        hints: &["key=", "token=", "sig=", "signature="],
         pattern: r#"[?&](?:key|token|sig|signature|X-Amz-Signature|access_token|api_key)=([^&\s"']+)"#,
         takes: Takes::Group,
     },
-    Rule { name: 2, pattern: r"(?i)\bbearer\s+([a-z0-9._~+/=-]{8,})", takes: Takes::Group },
+    Rule {
+        name: 2,
+        hints: &["bearer"],
+        pattern: r"(?i)(?-u:\b)bearer\s+([a-z0-9._~+/=-]{8,})",
+        takes: Takes::Group,
+    },
     // Tokens that say by their beginning what they are.
     Rule {
         name: 2,
+        hints: &[
+            "sk-",
+            "hf_",
+            "ghp_",
+            "gho_",
+            "ghu_",
+            "ghs_",
+            "ghr_",
+            "github_pat_",
+            "glpat-",
+            "xox",
+            "akia",
+            "asia",
+            "aiza",
+            "nvapi-",
+            "ya29.",
+            "eyj",
+        ],
         pattern: concat!(
-            r"\b(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}",
+            r"(?-u:\b)(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}",
             r"|xox[abprs]-[\w-]{10,}|A[KS]IA[0-9A-Z]{16}|AIza[\w-]{30,}|nvapi-[\w-]{20,}|ya29\.[\w-]{10,}",
             r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
         ),
@@ -84,6 +137,7 @@ const PATTERNS: &[Rule] = &[
     },
     Rule {
         name: 3,
+        hints: &["private key-----"],
         pattern: r"-----BEGIN [A-Z ]*PRIVATE KEY-----([\s\S]*?)(?:-----END|$)",
         takes: Takes::Group,
     },
@@ -92,7 +146,36 @@ const PATTERNS: &[Rule] = &[
 /// Takes away what the rules name.
 pub struct Redactor {
     /// None: nothing is taken away.
-    rules: Option<(RegexSet, Vec<Regex>)>,
+    rules: Option<Rules>,
+}
+
+struct Rules {
+    hints: AhoCorasick,
+    /// The rules of each hint, a bit for each.
+    of_hint: Vec<u32>,
+    expressions: Vec<Regex>,
+}
+
+impl Rules {
+    fn new() -> Self {
+        let mut of_hint: BTreeMap<&str, u32> = BTreeMap::new();
+        for (at, rule) in PATTERNS.iter().enumerate() {
+            rule.hints.iter().for_each(|hint| *of_hint.entry(hint).or_default() |= 1 << at);
+        }
+        let hints = AhoCorasick::builder().ascii_case_insensitive(true).build(of_hint.keys());
+        let expressions = PATTERNS.iter().map(|rule| Regex::new(rule.pattern));
+        Self {
+            hints: hints.expect("constant hints"),
+            of_hint: of_hint.into_values().collect(),
+            expressions: expressions.map(|one| one.expect("a constant expression")).collect(),
+        }
+    }
+
+    /// Which may match in a text.
+    fn hinted(&self, text: &str) -> u32 {
+        let found = self.hints.find_overlapping_iter(text);
+        found.fold(0, |rules, hint| rules | self.of_hint[hint.pattern().as_usize()])
+    }
 }
 
 /// A text after that.
@@ -112,20 +195,19 @@ impl Redactor {
     /// # Panics
     /// Never: its expressions are constants, and tests compile them.
     pub fn new(redacts: bool) -> Self {
-        let patterns = || PATTERNS.iter().map(|rule| rule.pattern);
-        let rules = redacts.then(|| {
-            let set = RegexSet::new(patterns()).expect("constant expressions");
-            (set, patterns().map(|pattern| Regex::new(pattern).expect("a constant expression")).collect())
-        });
+        let rules = redacts.then(Rules::new);
         Self { rules }
     }
 
     /// What may be kept of a text.
     pub fn redact<'a>(&self, text: &'a str) -> Redacted<'a> {
         let mut redacted = Redacted { text: Cow::Borrowed(text), places: 0, by_rule: [0; RULES.len()] };
-        let Some((set, expressions)) = &self.rules else { return redacted };
-        for at in set.matches(text) {
-            let (rule, expression) = (&PATTERNS[at], &expressions[at]);
+        let Some(rules) = &self.rules else { return redacted };
+        let hinted = rules.hinted(text);
+        for (at, (rule, expression)) in PATTERNS.iter().zip(&rules.expressions).enumerate() {
+            if hinted >> at & 1 == 0 {
+                continue;
+            }
             let places = places(&redacted.text, rule, expression);
             if places.is_empty() {
                 continue;
@@ -202,10 +284,20 @@ fn value(text: &str, at: usize, bare: bool) -> Option<Range<usize>> {
         Some(b'"' | b'\'' | b'[' | b'{' | b'(') if bare => None,
         Some(quote @ (b'"' | b'\'')) => {
             let from = begin + slashes + 1;
-            Some(from..closing(bytes, from, *quote, slashes))
+            let mut end = closing(bytes, from, *quote, slashes);
+            // SGLang leaves out the middle of what is long: `'…' ... '…'` (`srt/utils/request_logger.py`).
+            while let Some(rest) = text.get(end + 1..).and_then(|rest| rest.strip_prefix(" ... "))
+                && let Some(quote @ (b'"' | b'\'')) = rest.as_bytes().first()
+            {
+                end = closing(bytes, text.len() - rest.len() + 1, *quote, slashes);
+            }
+            Some(from..end)
         }
         Some(b'[' | b'{' | b'(') if slashes == 0 => {
-            let end = balanced(bytes, begin);
+            let mut end = balanced(bytes, begin);
+            while text.get(end..).is_some_and(|rest| rest.starts_with(" ... [")) {
+                end = balanced(bytes, end + " ... ".len());
+            }
             // Numbers of something are no content; a list of ids of tokens is.
             Some(begin..end).filter(|range| range.len() > 2 && !text[range.clone()].starts_with(MARK))
         }
@@ -295,6 +387,9 @@ mod tests {
             ("prompt = Once upon a time", "prompt = [redacted]"),
             ("prompt: cut 'off in the", "prompt: [redacted]"),
             ("content: \"never ends", "content: \"[redacted]"),
+            ("text='tell' ... \"it's all\", n=1", "text='[redacted]\", n=1"),
+            ("text='tell' ... 'cut", "text='[redacted]"),
+            ("input_ids=[1, 2] ... [3, 4], n=1", "input_ids=[redacted], n=1"),
             ("inputs: \"ü\", n", "inputs: \"[redacted]\", n"),
         ] {
             assert_eq!(redacted(text), kept);

@@ -25,32 +25,27 @@ const GO_ON: [&str; 6] =
 const TRACEBACK: &str = "Traceback (most recent call last)";
 
 impl Trace {
-    /// What an entry knows after its first line.
-    pub(super) fn begun_by(text: &str) -> Self {
-        if Header::of(text).rest(text).trim_start().starts_with(TRACEBACK) {
-            Self::Frames
-        } else {
-            Self::None
-        }
+    /// What an entry knows after its first line, which has this head.
+    pub(super) fn begun_by(head: Header, text: &str) -> Self {
+        if head.rest(text).trim_start().starts_with(TRACEBACK) { Self::Frames } else { Self::None }
     }
 
-    /// Whether a line belongs to an entry that began with `first`: what is to be added of it, and what is known then.
-    pub(super) fn go_on<'a>(self, first: &str, line: &'a str) -> Option<(&'a str, Self)> {
+    /// Whether a line belongs to an entry whose first line has the head `first`: what is to be added of it, and what is
+    /// known then.
+    pub(super) fn go_on(self, first: Header, head: Header, line: &str) -> Option<(&str, Self)> {
         // Loggers that write a trace line by line put the same head before each.
-        let head = Header::of(line);
         let rest = if head.length == 0 {
             line
-        } else if head.length == Header::of(first).length && head.level == Header::of(first).level {
+        } else if head == first {
             head.rest(line)
         } else {
             return None;
         };
         let bare = rest.trim_start();
         let has_head = head.length > 0;
+        let is_error = first.level.is_some_and(|level| level >= crate::timeline::Level::Error);
         let next = match self {
-            _ if bare.starts_with(TRACEBACK) && (!has_head || self != Self::None || is_error(first)) => {
-                Self::Frames
-            }
+            _ if bare.starts_with(TRACEBACK) && (!has_head || self != Self::None || is_error) => Self::Frames,
             Self::Frames if bare.is_empty() || rest.starts_with([' ', '\t']) => Self::Frames,
             Self::Frames => Self::Ended,
             Self::Ended if bare.is_empty() || BETWEEN.iter().any(|text| bare.starts_with(text)) => {
@@ -63,8 +58,4 @@ impl Trace {
         };
         Some((rest, next))
     }
-}
-
-fn is_error(first: &str) -> bool {
-    Header::of(first).level.is_some_and(|level| level >= crate::timeline::Level::Error)
 }

@@ -10,12 +10,14 @@
 
 mod file;
 mod folder;
+mod journal;
 mod log;
 mod place;
 mod search;
 mod source;
 mod tail;
 
+pub use journal::Units;
 pub use place::{Place, Places};
 pub use search::{Searched, search};
 pub use source::{Source, Wanted, in_folder};

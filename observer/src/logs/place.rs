@@ -14,9 +14,15 @@ pub struct Place {
     pub read: [u64; 2],
 }
 
-/// Up to where the files of each log were read, by the path of the log.
+/// Up to where logs were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places(pub BTreeMap<String, Vec<Place>>);
+pub struct Places {
+    /// The files of each log, by the path of the log.
+    pub files: BTreeMap<String, Vec<Place>>,
+    /// The cursor of the last entry of the journal that is in a row, if it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+}
 
 impl Places {
     /// From text that [`Places::text`] made; none if it is something else.

@@ -13,12 +13,9 @@ use super::file::{Candidate, mixed, name_of};
 use super::folder::candidates;
 use super::source::Source;
 use crate::capture::monotonic;
-use crate::lines::{Assembler, Entry, Format, Line, Origin, Redactor, Splitter, row_of};
+use crate::lines::{APART, Assembler, Entry, Format, Line, Origin, Redactor, Splitter, row_of};
 use crate::recent::{Order, Position, Query};
 use crate::timeline::Row;
-
-/// How long a search may take, nanoseconds.
-const PATIENCE: u64 = 10_000_000_000;
 
 /// Bytes that are read at a time.
 const PART: usize = 256 << 10;
@@ -46,9 +43,14 @@ pub struct Searched {
     pub logs: usize,
 }
 
-/// Finds rows in these logs. `now` is for times that are told as time ago.
-pub fn search(sources: &[(Source, Origin)], query: &Query, now: i64, redactor: &Redactor) -> Searched {
-    let end = monotonic() + PATIENCE;
+/// Finds rows in these logs. `now` is for times that are told as time ago; at `end`, on the monotonic clock in
+/// nanoseconds, what was found is told.
+pub fn search(
+    sources: &[(Source, Origin)],
+    query: &Query,
+    (now, end): (i64, u64),
+    redactor: &Redactor,
+) -> Searched {
     let (mut since, mut until) = query.window(now);
     match (&query.cursor, query.order) {
         (Some(cursor), Order::Newest) => until = until.min(cursor.time),
@@ -161,6 +163,10 @@ impl Found<'_> {
         let (mut buffer, mut is_after, mut entries) = (vec![0; PART], false, Vec::new());
         let mut take = |line: Line<'_>, entries: &mut Vec<Entry>| {
             let piece = format.piece(line.text);
+            if piece.time.is_some_and(|time| time < since.saturating_sub(APART)) {
+                // Nothing in the window goes on with it.
+                return false;
+            }
             is_after |= piece.time.is_some_and(|time| time > until.saturating_add(AFTER));
             assembler.take((name, line.at), &piece, line.left_out, i64::MIN, |entry| entries.push(entry));
             is_after

@@ -1,6 +1,6 @@
 //! Which logs are wanted, and where they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ pub struct Wanted {
     pub pods: BTreeSet<String>,
     /// Of none of these, whatever else is said: pods that may not be observed.
     pub never: BTreeSet<String>,
+    /// What manages a pod, by the uid that its folder is named after.
+    pub workloads: BTreeMap<String, String>,
     /// Files, with who writes them.
     pub files: Vec<(PathBuf, Origin)>,
 }
@@ -36,7 +38,9 @@ impl Wanted {
 
     /// Sources that there are now: containers below the kubelet's folder of pods' logs, and files.
     pub fn sources(&self, pod_logs: &Path, node: &str) -> Vec<(Source, Origin)> {
-        let mut sources = in_folder(pod_logs, node, |uid| self.wants(uid));
+        let mut sources = in_folder(pod_logs, node, |uid| {
+            self.wants(uid).then(|| self.workloads.get(uid).cloned().unwrap_or_default())
+        });
         for (path, origin) in &self.files {
             sources.push((Source { path: path.clone(), is_folder: false }, origin.clone()));
         }
@@ -45,8 +49,12 @@ impl Wanted {
 }
 
 /// Containers below the kubelet's folder of pods' logs: `<namespace>_<pod>_<uid>/<container>/` (kubernetes
-/// `pkg/kubelet/kuberuntime/helpers.go`).
-pub fn in_folder(pod_logs: &Path, node: &str, wants: impl Fn(&str) -> bool) -> Vec<(Source, Origin)> {
+/// `pkg/kubelet/kuberuntime/helpers.go`). `whose` tells of a pod that is wanted what manages it, by its uid.
+pub fn in_folder(
+    pod_logs: &Path,
+    node: &str,
+    whose: impl Fn(&str) -> Option<String>,
+) -> Vec<(Source, Origin)> {
     let mut sources = Vec::new();
     for pod in folders(pod_logs) {
         let name = pod.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -54,16 +62,15 @@ pub fn in_folder(pod_logs: &Path, node: &str, wants: impl Fn(&str) -> bool) -> V
         let (Some(namespace), Some(pod_name), Some(uid)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
         };
-        if !wants(uid) {
-            continue;
-        }
+        let Some(workload) = whose(uid) else { continue };
         for container in folders(&pod) {
             let origin = Origin {
                 node: node.to_owned(),
                 namespace: namespace.to_owned(),
                 pod: pod_name.to_owned(),
                 container: container.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                ..Origin::default()
+                workload: workload.clone(),
+                restart: None,
             };
             sources.push((Source { path: container, is_folder: true }, origin));
         }

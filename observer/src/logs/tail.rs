@@ -1,7 +1,9 @@
 //! Follows logs: what is written to their files becomes rows, each once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
+use super::journal::{Journal, Units};
 use super::log::Log;
 use super::place::Places;
 use super::source::Source;
@@ -42,6 +44,10 @@ pub struct Tail {
     logs: BTreeMap<Source, Log>,
     /// Up to where logs were read that were not found yet.
     places: Places,
+    /// The log at which a turn ended because it had gathered enough: the next begins behind it, so that one that is
+    /// written much holds up no other.
+    ended_at: Option<Source>,
+    journal: Option<Journal>,
     redactor: Redactor,
     counts: Counts,
 }
@@ -49,7 +55,22 @@ pub struct Tail {
 impl Tail {
     /// Begins where `places` say, and with files that they do not name at their beginning.
     pub fn new(places: Places, redacts: bool) -> Self {
-        Self { logs: BTreeMap::new(), places, redactor: Redactor::new(redacts), counts: Counts::default() }
+        Self {
+            logs: BTreeMap::new(),
+            places,
+            ended_at: None,
+            journal: None,
+            redactor: Redactor::new(redacts),
+            counts: Counts::default(),
+        }
+    }
+
+    /// With what these units write, from where the places say.
+    #[must_use]
+    pub fn with_units(mut self, units: Units) -> Self {
+        let cursor = self.places.journal.take();
+        self.journal = (!units.names.is_empty()).then(|| Journal::new(units, cursor));
+        self
     }
 
     /// Begins at the end of all files that there are now: what was written is not told.
@@ -66,21 +87,31 @@ impl Tail {
     /// Reads what is there, up to a bound. `now` is for formats that do not say when. Whether there may be more.
     pub fn turn(&mut self, sources: &[(Source, Origin)], now: i64, rows: &mut Vec<Row>) -> bool {
         self.find(sources);
-        (self.counts.files, self.counts.unreadable) = (0, 0);
+        self.counts.unreadable = 0;
         let mut is_more = false;
         let wanted: BTreeSet<&Source> = sources.iter().map(|(source, _)| source).collect();
-        for (source, log) in &mut self.logs {
-            log.is_wanted = wanted.contains(source);
-            log.look(&mut self.counts);
-            is_more |= log.read(now, &self.redactor, &mut self.counts, rows);
-            self.counts.files += log.open() as u64;
-            if rows.len() >= ROWS {
-                is_more = true;
-                break;
+        if let Some(journal) = &mut self.journal {
+            is_more |= journal.turn(now, &self.redactor, &mut self.counts, rows);
+        }
+        let begin = self.ended_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = match &begin {
+            Bound::Excluded(last) => Some((Bound::Unbounded, Bound::Included(last.clone()))),
+            _ => None,
+        };
+        'all: for range in [Some((begin, Bound::Unbounded)), rest].into_iter().flatten() {
+            for (source, log) in self.logs.range_mut(range) {
+                log.is_wanted = wanted.contains(source);
+                log.look(&mut self.counts);
+                is_more |= log.read(now, &self.redactor, &mut self.counts, rows);
+                if rows.len() >= ROWS {
+                    (is_more, self.ended_at) = (true, Some(source.clone()));
+                    break 'all;
+                }
             }
         }
         self.logs.retain(|_, log| !log.is_over());
         self.counts.logs = self.logs.len() as u64;
+        self.counts.files = self.logs.values().map(|log| log.open() as u64).sum();
         is_more
     }
 
@@ -89,13 +120,19 @@ impl Tail {
         for log in self.logs.values_mut() {
             log.finish(&self.redactor, &mut self.counts, rows);
         }
+        if let Some(journal) = &mut self.journal {
+            journal.finish(&self.redactor, &mut self.counts, rows);
+        }
     }
 
     /// Up to where files were read: everything before is in rows that were told.
     pub fn places(&self) -> Places {
         let mut places = self.places.clone();
+        if let Some(journal) = &self.journal {
+            places.journal = journal.cursor();
+        }
         for (source, log) in &self.logs {
-            places.0.insert(source.path.to_string_lossy().into_owned(), log.places());
+            places.files.insert(source.path.to_string_lossy().into_owned(), log.places());
         }
         places
     }
@@ -112,15 +149,16 @@ impl Tail {
                 Some(log) => log.origin.workload.clone_from(&origin.workload),
                 None if is_full => self.counts.too_many += 1,
                 None => {
-                    let places = self.places.0.remove(&*source.path.to_string_lossy()).unwrap_or_default();
+                    let places =
+                        self.places.files.remove(&*source.path.to_string_lossy()).unwrap_or_default();
                     self.logs.insert(source.clone(), Log::new(source.clone(), origin.clone(), places));
                 }
             }
         }
         // Places of logs that are gone for good are not kept for ever.
         let folder_is_there = |path: &String| std::path::Path::new(path).exists();
-        if self.places.0.len() > LOGS {
-            self.places.0.retain(|path, _| folder_is_there(path));
+        if self.places.files.len() > LOGS {
+            self.places.files.retain(|path, _| folder_is_there(path));
         }
     }
 }

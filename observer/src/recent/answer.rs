@@ -21,6 +21,19 @@ pub struct Trailer {
     pub next: Option<String>,
 }
 
+/// How many rows there are in a span of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hits {
+    /// When the span begins. Spans are counted from 1970 on, so that those of all nodes are the same.
+    pub time: Timestamp,
+    /// On which node; empty if on all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// How many.
+    pub hits: u64,
+}
+
 /// Something that is missing in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partial {

@@ -16,10 +16,10 @@ mod size;
 mod top;
 mod usual;
 
-pub use answer::{Partial, Selected, Trailer, select};
+pub use answer::{Hits, Partial, Selected, Trailer, select};
 pub use memory::{Finished, Recent};
 pub use parameters::BadParameter;
 pub use position::Position;
-pub use query::{Asked, Exact, MOST, Moment, Order, Query};
+pub use query::{Asked, Exact, MOST, Moment, Order, PATIENCE, Query};
 pub use top::{Row, Running, top};
 pub use usual::Usual;

@@ -11,6 +11,9 @@ pub(super) const USUAL: usize = 100;
 /// Most requests in an answer: a cluster's holds so many at a time.
 pub const MOST: usize = 5000;
 
+/// How long a search for one answer may take, nanoseconds: what was found by then is told, and that it is not all.
+pub const PATIENCE: u64 = 10_000_000_000;
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -128,10 +131,13 @@ impl Query {
         Self { kinds: asked.kinds().to_vec(), ..Self::default() }
     }
 
-    /// About so many lines of the same container next to one, in this order.
-    pub fn beside(row: &Row, rows: usize, order: Order) -> Self {
+    /// About so many lines of the same container next to one, in this order, and no further from it than this.
+    pub fn beside(row: &Row, rows: usize, order: Order, within: i64) -> Self {
         let name = |name: &str| Some(Pattern::literal(name));
+        let bound = |is_it: bool, time| is_it.then_some(Moment::At(time));
         Self {
+            since: bound(order == Order::Newest, row.time.saturating_sub(within)),
+            until: bound(order == Order::Oldest, row.time.saturating_add(within)),
             namespace: name(&row.namespace),
             pod: name(&row.pod),
             container: name(&row.container),

@@ -4,6 +4,8 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Lines;
 use super::node::{KEEPS_NOTHING, NodeApi, Told, line};
+use super::past::deadline;
+use crate::capture::monotonic;
 use crate::exchange::RequestRecord;
 use crate::explain::{Around, Case, Happening, Peers, explain, happenings};
 use crate::lines::Redactor;
@@ -23,15 +25,16 @@ const BAD: [Level; 3] = [Level::Warn, Level::Error, Level::Fatal];
 
 /// Explains the requests that a question is about.
 pub(super) fn explained(api: &NodeApi, query: &Query, now: i64) -> Lines {
+    let end = deadline();
     let (told, mut trailer) = api.past(query, now);
     let (all, _) = api.feed.all();
     let remembered = Peers::new(all.iter().map(|finished| &finished.record));
     let explain_one = |told: &Told| {
         let record = told.record();
-        let happenings = around(api, record, now);
+        let happenings = around(api, record, (now, end));
         match (told, &api.store) {
             (Told::Stored(_), Some(store)) => {
-                let stored = before(store, record, now);
+                let stored = before(store, record, (now, end));
                 let peers = Peers::new(stored.iter().chain([record]));
                 line(&explain(&Case { record, peers: &peers, happenings: &happenings }))
             }
@@ -39,15 +42,21 @@ pub(super) fn explained(api: &NodeApi, query: &Query, now: i64) -> Lines {
         }
     };
     let lines: Vec<_> = told.iter().filter_map(explain_one).collect();
+    let mut lacks = |reason: &str| {
+        trailer.partial.push(Partial { node: api.node.clone(), reason: reason.to_owned() });
+    };
+    if monotonic() >= end {
+        lacks("was asked for too much: not all that happened around these requests was looked for");
+    }
     if api.store.is_none() {
         // What happened around a request is not known, then.
-        trailer.partial.push(Partial { node: api.node.clone(), reason: KEEPS_NOTHING.to_owned() });
+        lacks(KEEPS_NOTHING);
     }
     stream::iter(lines.into_iter().chain(line(&trailer))).boxed()
 }
 
 /// What happened around a request.
-fn around(api: &NodeApi, record: &RequestRecord, now: i64) -> Vec<Happening> {
+fn around(api: &NodeApi, record: &RequestRecord, (now, end): (i64, u64)) -> Vec<Happening> {
     let Some(around) = Around::of(record) else { return Vec::new() };
     let pod = (!record.pod.is_empty()).then_some((record.namespace.as_str(), record.pod.as_str()));
     let others = Kind::EVENTS.map(|kind| if kind == Kind::Gpu { Kind::Process } else { kind });
@@ -62,13 +71,13 @@ fn around(api: &NodeApi, record: &RequestRecord, now: i64) -> Vec<Happening> {
         let events = Query::between(around.events, ROWS, &others, &[], None);
         let gpus = Query::between(around.gpus, ROWS, &[Kind::Gpu], &[], None);
         for query in [events, gpus] {
-            rows.extend(store.search(&query, now).rows);
+            rows.extend(store.search(&query, now, end).rows);
         }
         if api.stores_logs {
-            lines.for_each(|query| rows.extend(store.search(&query, now).rows));
+            lines.for_each(|query| rows.extend(store.search(&query, now, end).rows));
         } else {
             let (sources, redactor) = ((api.files.sources)(), Redactor::new(api.files.redacts));
-            lines.for_each(|query| rows.extend(search(&sources, &query, now, &redactor).rows));
+            lines.for_each(|query| rows.extend(search(&sources, &query, (now, end), &redactor).rows));
         }
     }
     rows.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
@@ -77,10 +86,10 @@ fn around(api: &NodeApi, record: &RequestRecord, now: i64) -> Vec<Happening> {
 }
 
 /// Requests that ended before and while one was in flight, newest first.
-fn before(store: &Store, record: &RequestRecord, now: i64) -> Vec<RequestRecord> {
+fn before(store: &Store, record: &RequestRecord, (now, end): (i64, u64)) -> Vec<RequestRecord> {
     let Some(around) = Around::of(record) else { return Vec::new() };
     let window = (around.events.0.saturating_sub(EARLIER), around.events.1);
-    let found = store.search(&Query::between(window, MOST, &[Kind::Request], &[], None), now);
+    let found = store.search(&Query::between(window, MOST, &[Kind::Request], &[], None), now, end);
     let others = found.rows.into_iter().filter_map(|row| row.request);
     others.map(|other| *other).filter(|other| other.id != record.id).collect()
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::explained::explained;
-use super::past::{follow_rows, in_files, lacks, stored};
+use super::past::{deadline, follow_rows, in_files, lacks, stored};
 use super::requests::RequestFeed;
 use super::rows::{LogFiles, RowFeed};
 use super::{Api, Lines, Question};
@@ -45,7 +45,8 @@ pub struct NodeApi {
 impl Api for NodeApi {
     fn answer(&self, asked: Asked, question: Question) -> BoxFuture<'static, Lines> {
         let (api, query, now) = (self.clone(), question.query, (self.wall)());
-        blocking(move || match asked {
+        let is_brief = query.follow || asked == Asked::Top;
+        let answer = move || match asked {
             Asked::Requests if query.follow => follow(&api.feed, &api.node, query, now),
             Asked::Requests => {
                 let (requests, trailer) = api.past(&query, now);
@@ -55,7 +56,8 @@ impl Api for NodeApi {
             Asked::Top => api.top(&query, now),
             Asked::Logs | Asked::Events => api.rows(asked, query, now),
             Asked::Explain => explained(&api, &query, now),
-        })
+        };
+        if is_brief { blocking(answer) } else { searching(answer) }
     }
 }
 
@@ -132,6 +134,12 @@ fn blocking(answer: impl FnOnce() -> Lines + Send + 'static) -> BoxFuture<'stati
     async { answer.await.unwrap_or_else(|_panic| stream::empty().boxed()) }.boxed()
 }
 
+/// The same, while the answer has begun: whoever asks knows at once that somebody is there.
+fn searching(answer: impl FnOnce() -> Lines + Send + 'static) -> BoxFuture<'static, Lines> {
+    let lines: Lines = stream::once(blocking(answer)).flatten().boxed();
+    ready(lines).boxed()
+}
+
 /// Requests that are remembered, with those that are only stored.
 fn past_and_before(
     store: &Store,
@@ -141,7 +149,7 @@ fn past_and_before(
     query: &Query,
     now: i64,
 ) -> (Vec<Told>, Trailer) {
-    let found = store.search(query, now);
+    let found = store.search(query, now, deadline());
     let mut trailer = Trailer { partial: lacks(store, &found, node, query, now), next: None };
     let is_cut = is_cut || found.next.is_some();
     let stored = found.rows.into_iter().filter_map(|row| row.request.map(Told::Stored));

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Lines;
 use super::node::line;
 use super::rows::{LogFiles, RowFeed};
+use crate::capture::monotonic;
 use crate::lines::Redactor;
 use crate::logs::{Searched, Tail, search};
-use crate::recent::{Order, Partial, Position, Query, Trailer};
+use crate::recent::{Hits, MOST, Order, PATIENCE, Partial, Position, Query, Trailer};
 use crate::store::{Found, Store};
 use crate::timeline::{Row, time_text};
 
@@ -40,41 +40,64 @@ pub(super) fn lacks(store: &Store, found: &Found, node: &str, query: &Query, now
     reasons.into_iter().map(|reason| Partial { node: node.to_owned(), reason }).collect()
 }
 
-/// How often something happened in a span of time.
-#[derive(Serialize)]
-struct Hits<'a> {
-    /// Where the span begins.
-    time: String,
-    node: &'a str,
-    /// Tells the spans of one time and node apart: there is one.
-    id: &'a str,
-    hits: u64,
+/// Rows beside one are looked for within this at first, nanoseconds: mostly they are there, and little has to be read.
+const NEAR: i64 = 60_000_000_000;
+
+/// When an answer that is looked for now has to be there, on the monotonic clock in nanoseconds.
+pub(super) fn deadline() -> u64 {
+    monotonic() + PATIENCE
 }
 
 /// Lines or events that are stored.
 pub(super) fn stored(store: &Store, node: &str, query: &Query, now: i64) -> Lines {
+    let end = deadline();
     if let Some(span) = query.bucket {
-        let (spans, found) = store.hits(query, span, now);
+        let (spans, found) = store.hits(query, span, now, end);
         return hits(spans, node, lacks(store, &found, node, query, now));
     }
-    let found = store.search(query, now);
+    let found = store.search(query, now, end);
     let next = found.next.as_ref().map(ToString::to_string);
-    let trailer = Trailer { partial: lacks(store, &found, node, query, now), next };
-    let rows = if query.context > 0 {
-        with_context(found.rows, query, |beside| store.search(beside, now).rows)
-    } else {
-        found.rows
-    };
-    stream::iter(rows.into_iter().filter_map(|row| line(&row)).chain(line(&trailer))).boxed()
+    let partial = lacks(store, &found, node, query, now);
+    let search = |beside: &Query| store.search(beside, now, end).rows;
+    answer(with_context(found.rows, query, end, search), node, partial, next)
 }
 
-/// Rows with those beside them in the same container, in the order of the question, each once.
-fn with_context(rows: Vec<Row>, query: &Query, search: impl Fn(&Query) -> Vec<Row>) -> Vec<Row> {
+/// Rows, with those beside them; the latter may be missing.
+fn answer(
+    (rows, lacks_context): (Vec<Row>, bool),
+    node: &str,
+    mut partial: Vec<Partial>,
+    next: Option<String>,
+) -> Lines {
+    if lacks_context {
+        let reason = "was asked for too much: lines beside those found are missing".to_owned();
+        partial.push(Partial { node: node.to_owned(), reason });
+    }
+    let trailer = line(&Trailer { partial, next });
+    stream::iter(rows.into_iter().filter_map(|row| line(&row)).chain(trailer).collect::<Vec<_>>()).boxed()
+}
+
+/// Rows with those beside them in the same container, in the order of the question, each once; and whether the time was
+/// not enough.
+fn with_context(
+    rows: Vec<Row>,
+    query: &Query,
+    end: u64,
+    search: impl Fn(&Query) -> Vec<Row>,
+) -> (Vec<Row>, bool) {
+    if query.context == 0 {
+        return (rows, false);
+    }
     let mut all: BTreeMap<Position, Row> = BTreeMap::new();
     for row in rows {
         for order in [Order::Newest, Order::Oldest] {
-            let beside = Query::beside(&row, query.context, order);
-            for mut beside in search(&beside) {
+            let mut found = Vec::new();
+            for within in [NEAR, i64::MAX] {
+                if found.len() < query.context && monotonic() < end {
+                    found = search(&Query::beside(&row, query.context, order, within));
+                }
+            }
+            for mut beside in found {
                 beside.context = true;
                 all.entry(Position::of_row(&beside)).or_insert(beside);
             }
@@ -82,10 +105,11 @@ fn with_context(rows: Vec<Row>, query: &Query, search: impl Fn(&Query) -> Vec<Ro
         all.insert(Position::of_row(&row), row);
     }
     let rows = all.into_values();
-    match query.order {
+    let rows = match query.order {
         Order::Newest => rows.rev().collect(),
         Order::Oldest => rows.collect(),
-    }
+    };
+    (rows, monotonic() >= end)
 }
 
 /// Lines and events as they come.
@@ -102,8 +126,8 @@ pub(super) fn follow_rows(
     let mut last = None;
     if let (true, Some(store)) = (query.since.is_some(), store) {
         let mut everything = query.clone();
-        (everything.order, everything.limit) = (Order::Oldest, Some(crate::recent::MOST));
-        let found = store.search(&everything, now);
+        (everything.order, everything.limit) = (Order::Oldest, Some(MOST));
+        let found = store.search(&everything, now, deadline());
         let partial = lacks(store, &found, node, &everything, now);
         before.extend((!partial.is_empty()).then(|| line(&Trailer { partial, next: None })).flatten());
         last = found.rows.last().map(Position::of_row);
@@ -131,11 +155,18 @@ pub(super) fn follow_rows(
     stream::iter(before).chain(lines).boxed()
 }
 
-fn hits(spans: BTreeMap<i64, u64>, node: &str, partial: Vec<Partial>) -> Lines {
+/// Counts by spans, oldest first: of so many as an answer may have lines, the newest.
+fn hits(mut spans: BTreeMap<i64, u64>, node: &str, mut partial: Vec<Partial>) -> Lines {
+    if spans.len() > MOST {
+        let first = *spans.keys().nth(spans.len() - MOST).unwrap_or(&i64::MIN);
+        spans = spans.split_off(&first);
+        let reason = format!("was asked for too many spans: those since {:.0} are told", time_text(first));
+        partial.push(Partial { node: node.to_owned(), reason });
+    }
     let trailer = Trailer { partial, next: None };
     let lines = spans
         .into_iter()
-        .filter_map(|(time, hits)| line(&Hits { time: time_text(time).to_string(), node, id: "hits", hits }));
+        .filter_map(|(time, hits)| line(&Hits { time: time_text(time), node: node.to_owned(), hits }));
     stream::iter(lines.chain(line(&trailer)).collect::<Vec<_>>()).boxed()
 }
 
@@ -150,9 +181,9 @@ pub(super) fn in_files(
     if query.follow {
         return follow_files(files.clone(), query, now);
     }
-    let (sources, redactor) = ((files.sources)(), Redactor::new(files.redacts));
+    let (sources, redactor, end) = ((files.sources)(), Redactor::new(files.redacts), deadline());
     let Searched { rows, next, spans, unfinished, unreadable, logs } =
-        search(&sources, &query, now, &redactor);
+        search(&sources, &query, (now, end), &redactor);
     let mut reasons = Vec::new();
     if unfinished > 0 {
         reasons.push(format!("was asked for too much: {unfinished} logs were not looked through to the end"));
@@ -167,14 +198,8 @@ pub(super) fn in_files(
     if query.bucket.is_some() {
         return hits(spans, node, partial);
     }
-    let trailer = Trailer { partial, next: next.map(|next| next.to_string()) };
-    let rows = if query.context > 0 {
-        with_context(rows, &query, |beside| search(&sources, beside, now, &redactor).rows)
-    } else {
-        rows
-    };
-    stream::iter(rows.into_iter().filter_map(|row| line(&row)).chain(line(&trailer)).collect::<Vec<_>>())
-        .boxed()
+    let beside = |beside: &Query| search(&sources, beside, (now, end), &redactor).rows;
+    answer(with_context(rows, &query, end, beside), node, partial, next.map(|next| next.to_string()))
 }
 
 /// What is written to files from now on.

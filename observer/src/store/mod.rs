@@ -16,6 +16,7 @@ mod shelf;
 mod volume;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -68,7 +69,8 @@ pub enum StoreError {
 
 /// What is to be written.
 enum Offer {
-    Request(Arc<Finished>),
+    /// With what manages its pod.
+    Request(Arc<Finished>, String),
     Event(Box<Row>),
 }
 
@@ -103,9 +105,9 @@ impl Store {
         Ok((Self { offers, batches, shelf }, writer))
     }
 
-    /// Offers a request that ended. Never waits.
-    pub fn request(&self, finished: &Arc<Finished>) {
-        self.offer(Kind::Request, Offer::Request(Arc::clone(finished)));
+    /// Offers a request that ended, with what manages its pod. Never waits.
+    pub fn request(&self, finished: &Arc<Finished>, workload: String) {
+        self.offer(Kind::Request, Offer::Request(Arc::clone(finished), workload));
     }
 
     /// Offers an event. Never waits.
@@ -140,14 +142,15 @@ impl Store {
         self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Rows that a question is about.
-    pub fn search(&self, query: &Query, now: i64) -> Found {
-        search::search(&self.shelf, query, now)
+    /// Rows that a question is about. `now` is for times that are told as time ago; at `end`, on the monotonic clock in
+    /// nanoseconds, what was found is told.
+    pub fn search(&self, query: &Query, now: i64, end: u64) -> Found {
+        search::search(&self.shelf, query, now, end)
     }
 
     /// How many rows there are in each span of the question, oldest first.
-    pub fn hits(&self, query: &Query, span: i64, now: i64) -> (std::collections::BTreeMap<i64, u64>, Found) {
-        search::hits(&self.shelf, query, span, now)
+    pub fn hits(&self, query: &Query, span: i64, now: i64, end: u64) -> (BTreeMap<i64, u64>, Found) {
+        search::hits(&self.shelf, query, span, now, end)
     }
 
     /// What it has counted.

@@ -23,9 +23,6 @@ use crate::timeline::Row;
 const FIRST: usize = 1 << 10;
 const MOST: usize = 1 << 17;
 
-/// How long a search may take, nanoseconds.
-const PATIENCE: u64 = 10_000_000_000;
-
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -40,10 +37,10 @@ pub struct Found {
 }
 
 /// Finds rows.
-pub(super) fn search(shelf: &Shelf, query: &Query, now: i64) -> Found {
+pub(super) fn search(shelf: &Shelf, query: &Query, now: i64, end: u64) -> Found {
     let limit = query.limit();
     let mut rows: Vec<Row> = Vec::new();
-    let (reached, damaged) = walk(shelf, query, now, |row| {
+    let (reached, damaged) = walk(shelf, query, (now, end), |row| {
         // Rows of one time are ordered by more than that.
         if rows.len() > limit && rows.last().is_some_and(|last| last.time != row.time) {
             return false;
@@ -80,9 +77,15 @@ fn before(time: i64, order: Order) -> Position {
 }
 
 /// Counts rows by spans of time.
-pub(super) fn hits(shelf: &Shelf, query: &Query, span: i64, now: i64) -> (BTreeMap<i64, u64>, Found) {
+pub(super) fn hits(
+    shelf: &Shelf,
+    query: &Query,
+    span: i64,
+    now: i64,
+    end: u64,
+) -> (BTreeMap<i64, u64>, Found) {
     let mut spans = BTreeMap::new();
-    let (reached, damaged) = walk(shelf, query, now, |row| {
+    let (reached, damaged) = walk(shelf, query, (now, end), |row| {
         *spans.entry(row.time.div_euclid(span) * span).or_default() += 1;
         true
     });
@@ -100,8 +103,12 @@ struct Opened {
 
 /// Visits rows that meet the conditions, until there are no more or `visit` has enough. The time that was reached when
 /// it took too long, and how many volumes could not be read.
-fn walk(shelf: &Shelf, query: &Query, now: i64, mut visit: impl FnMut(Row) -> bool) -> (Option<i64>, usize) {
-    let end = monotonic() + PATIENCE;
+fn walk(
+    shelf: &Shelf,
+    query: &Query,
+    (now, end): (i64, u64),
+    mut visit: impl FnMut(Row) -> bool,
+) -> (Option<i64>, usize) {
     let (mut since, mut until) = query.window(now);
     match (&query.cursor, query.order) {
         (Some(cursor), Order::Newest) => until = until.min(cursor.time),

@@ -25,6 +25,9 @@ pub(super) const VOLUMES: u32 = 8;
 /// What is left free of a disk: a twentieth, and no more than this.
 const FREE: u64 = 1 << 30;
 
+/// Fewest bytes after which another volume begins.
+const SMALLEST: u64 = 16 << 10;
+
 const SET_ASIDE: &str = "set-aside-";
 
 /// What the folder says of itself.
@@ -170,10 +173,20 @@ impl Shelf {
 
     /// Whether too little of the disk is free.
     pub(super) fn is_disk_full(&self) -> bool {
-        statvfs(&self.bounds.path).is_ok_and(|disk| {
-            let least = (disk.f_blocks * disk.f_frsize / 20).min(FREE);
-            disk.f_bavail * disk.f_frsize < least
-        })
+        self.room().is_some_and(|(free, least)| free < least)
+    }
+
+    /// Bytes of the disk that are free, and how many have to stay so.
+    fn room(&self) -> Option<(u64, u64)> {
+        let disk = statvfs(&self.bounds.path).ok()?;
+        Some((disk.f_bavail * disk.f_frsize, (disk.f_blocks * disk.f_frsize / 20).min(FREE)))
+    }
+
+    /// Bytes after which another volume begins: a part of what may be kept, and of what this disk has room for.
+    pub(super) fn part(&self) -> u64 {
+        let bytes: u64 = self.volumes().iter().map(|volume| volume.bytes()).sum();
+        let room = self.room().map_or(u64::MAX, |(free, least)| bytes + free.saturating_sub(least));
+        (self.bounds.bytes.min(room) / u64::from(VOLUMES)).max(SMALLEST)
     }
 
     /// Looks at what there is.

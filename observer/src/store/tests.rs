@@ -48,7 +48,7 @@ impl Open {
     }
 
     fn ask(&self, asked: Asked, text: &str) -> Found {
-        self.store.search(&query(asked, text), now())
+        self.store.search(&query(asked, text), now(), u64::MAX)
     }
 }
 
@@ -95,7 +95,7 @@ fn what_was_written_is_found_after_it_was_closed_and_opened() {
         ended_at: Some("1970-01-01T00:05:00Z".into()),
         ..Default::default()
     };
-    open.store.request(&recent.remember(record, 0));
+    open.store.request(&recent.remember(record, 0), String::new());
     open.has(302);
     assert_eq!(open.store.places().as_deref(), Some("here"));
     open.close();
@@ -113,7 +113,7 @@ fn what_was_written_is_found_after_it_was_closed_and_opened() {
     let kinds: Vec<_> = all.rows.iter().map(|row| (row.kind, row.time / SECOND)).collect();
     assert_eq!(kinds, [(Kind::Stall, 500), (Kind::Request, 300), (Kind::Log, 298), (Kind::Log, 295)]);
     assert!(all.rows[1].request.is_some());
-    let (hits, _) = open.store.hits(&query(Asked::Logs, "pod=llama-1"), 100 * SECOND, now());
+    let (hits, _) = open.store.hits(&query(Asked::Logs, "pod=llama-1"), 100 * SECOND, now(), u64::MAX);
     assert_eq!(hits.into_values().collect::<Vec<_>>(), [33, 34, 33]);
     open.close();
 }

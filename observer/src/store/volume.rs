@@ -83,6 +83,12 @@ impl Volume {
         Ok(writer)
     }
 
+    /// Deletes what no commit names: what a writer that failed has left.
+    pub(super) fn clean(&self) -> Result<(), TantivyError> {
+        self.writer()?.garbage_collect_files().wait()?;
+        Ok(())
+    }
+
     /// What was committed last with the rows.
     pub(super) fn payload(&self) -> Option<String> {
         self.index.load_metas().ok()?.payload

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tantivy::{IndexWriter, TantivyError};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::shelf::{Shelf, VOLUMES};
 use super::volume::Volume;
@@ -52,6 +52,9 @@ struct Open {
     writer: IndexWriter,
     /// Rows that were added and not committed.
     added: BTreeMap<&'static str, u64>,
+    /// About how many bytes they are, and after how many they are committed: a small disk has no room for many.
+    bytes: u64,
+    most: u64,
     since: u64,
 }
 
@@ -98,8 +101,10 @@ impl Writer {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let due =
-                |open: &Open| open.rows() >= ROWS || (open.rows() > 0 && monotonic() - open.since >= COMMIT);
+            let due = |open: &Open| {
+                let is_much = open.rows() >= ROWS || open.bytes >= open.most;
+                is_much || (open.rows() > 0 && monotonic() - open.since >= COMMIT)
+            };
             if self.open.as_ref().is_some_and(due) {
                 self.commit();
             }
@@ -123,7 +128,9 @@ impl Writer {
         for _ in 0..most {
             let Ok(offer) = self.offered.try_recv() else { return };
             let row = match offer {
-                Offer::Request(finished) => Row::of_request(finished.record.clone(), finished.position.time),
+                Offer::Request(finished, workload) => {
+                    Row { workload, ..Row::of_request(finished.record.clone(), finished.position.time) }
+                }
                 Offer::Event(row) => *row,
             };
             if let Err((kind, cause)) = self.add(&row) {
@@ -158,6 +165,7 @@ impl Writer {
                 open.since = monotonic();
             }
             *open.added.entry(row.kind.as_str()).or_default() += 1;
+            open.bytes += row.message.len() as u64;
             Ok(())
         });
         added.map_err(|error| {
@@ -176,7 +184,14 @@ impl Writer {
             };
             let writer = volume.writer()?;
             self.sound.insert(volume.sequence);
-            self.open = Some(Open { volume, writer, added: BTreeMap::new(), since: monotonic() });
+            self.open = Some(Open {
+                volume,
+                writer,
+                added: BTreeMap::new(),
+                bytes: 0,
+                most: self.shelf.part(),
+                since: monotonic(),
+            });
         }
         self.open.as_mut().ok_or_else(|| TantivyError::InternalError("no volume".to_owned()))
     }
@@ -184,8 +199,7 @@ impl Writer {
     fn is_full(&self, volume: &Volume) -> bool {
         let part = i64::try_from(self.shelf.bounds.age.as_nanos() / u128::from(VOLUMES)).unwrap_or(i64::MAX);
         let (first, last) = volume.times();
-        volume.bytes() > self.shelf.bounds.bytes / u64::from(VOLUMES)
-            || (first < last && last.saturating_sub(first) > part)
+        volume.bytes() > self.shelf.part() || (first < last && last.saturating_sub(first) > part)
     }
 
     /// Commits rows and places together.
@@ -200,6 +214,7 @@ impl Writer {
         });
         match committed.and_then(|_| open.volume.measure()) {
             Ok(()) => {
+                (open.bytes, open.most) = (0, self.shelf.part());
                 let mut counts = self.shelf.counts.change();
                 for (kind, rows) in std::mem::take(&mut open.added) {
                     *counts.written.entry(kind).or_default() += rows;
@@ -231,6 +246,12 @@ impl Writer {
                 if let Some(kind) = kind {
                     self.shelf.counts.dropped(kind, "write_failed", *rows);
                 }
+            }
+            let volume = Arc::clone(&open.volume);
+            // Its files would take the room that is missing.
+            drop(open);
+            if let Err(error) = volume.clean() {
+                warn!(%error, "what could not be written takes room until it is written again");
             }
         }
         self.places.clone_from(&self.shelf.places.lock().unwrap_or_else(PoisonError::into_inner));

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use flate2::{Compression, write::GzEncoder};
 use observer::capture::{monotonic, wall};
 use observer::logs::{Places, Tail, Wanted};
 use observer::recent::{Asked, Query};
 use observer::store::{Bounds, Store};
 use observer::timeline::time_text;
+use observer_tests::pod_logs::compress;
 
 /// Bytes of a file before it is rotated, and files that are kept: the kubelet's own.
 const ROTATED: u64 = 10 << 20;
@@ -170,15 +170,6 @@ fn open(path: &Path) -> File {
     OpenOptions::new().create(true).append(true).open(path).expect("a file")
 }
 
-fn compress(path: &Path) {
-    let temporary = PathBuf::from(format!("{}.tmp", path.display()));
-    let mut encoder = GzEncoder::new(File::create(&temporary).expect("a file"), Compression::fast());
-    encoder.write_all(&fs::read(path).expect("the file")).expect("compressed");
-    encoder.finish().expect("compressed");
-    fs::rename(&temporary, format!("{}.gz", path.display())).expect("renamed");
-    fs::remove_file(path).expect("deleted");
-}
-
 fn torture(mebibytes: u64, containers: usize, kills: u32) {
     let folder = tempfile::tempdir().expect("a folder");
     let (pods, store) = (folder.path().join("pods"), folder.path().join("store"));
@@ -248,7 +239,7 @@ fn torture(mebibytes: u64, containers: usize, kills: u32) {
             vec![("order".to_owned(), "oldest".to_owned()), ("limit".to_owned(), "5000".to_owned())];
         pairs.extend(cursor.take().map(|cursor| ("cursor".to_owned(), cursor)));
         let query = Query::parse(Asked::Logs, &pairs).expect("a question");
-        let found = opened.search(&query, now());
+        let found = opened.search(&query, now(), u64::MAX);
         for row in &found.rows {
             let mut words = row.message.split(' ').skip(2);
             let mut number =

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use observer::config::StoreConfig;
 use observer_tests::deploy::{Renderer, object, path};
 use serde_json::{Value, json};
 
@@ -127,6 +128,7 @@ fn a_wrong_value_is_refused_by_name() {
         (json!({"agent": {"capabilities": ["CAP_BPF"]}}), ["/agent/capabilities/0", "'BPF'"]),
         (json!({"agent": {"maxUnavailable": "0%"}}), ["/agent/maxUnavailable", "'0%'"]),
         (json!({"agent": {"logs": "var/log"}}), ["/agent/logs", "'var/log'"]),
+        (json!({"agent": {"store": "var/lib"}}), ["/agent/store", "'var/lib'"]),
         (json!({"gpu": {"driver": "cuda"}}), ["/gpu/driver", "'operator'"]),
         (json!({"gpu": {"driver": "custom"}}), ["gpu.folder", "gpu.driver is custom"]),
         (json!({"cluster": {"replicas": 0}}), ["/cluster/replicas", "minimum"]),
@@ -236,18 +238,8 @@ fn privileges() {
     let pod = agent(&objects);
     assert_eq!((&pod["hostPID"], &pod["hostNetwork"]), (&json!(true), &Value::Null));
     for mount in pod["containers"][0]["volumeMounts"].as_array().expect("mounts") {
-        // What the agent keeps is the pod's own.
-        let is_own = mount["name"] == "store";
-        assert_eq!(mount["readOnly"] == true, !is_own, "{mount}");
-    }
-    for role in
-        [pod.clone(), object(&objects, "Deployment", "observer-cluster")["spec"]["template"]["spec"].clone()]
-    {
-        let volumes = role["volumes"].as_array().expect("volumes");
-        let store = volumes.iter().find(|volume| volume["name"] == "store").expect("a store");
-        assert_eq!(store["emptyDir"], json!({}));
-        let path = role["containers"][0]["env"].to_string();
-        assert!(path.contains("/var/lib/observer/store"), "{path}");
+        // Nothing of the node is written but what the agent keeps.
+        assert_eq!(mount["readOnly"] != true, mount["name"] == "store", "{mount}");
     }
     let cluster = &object(&objects, "Deployment", "observer-cluster")["spec"]["template"]["spec"];
     assert_eq!(
@@ -257,6 +249,28 @@ fn privileges() {
     assert_eq!(cluster["containers"][0]["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
     for volume in cluster["volumes"].as_array().expect("volumes") {
         assert_eq!(volume["hostPath"], Value::Null, "{volume}");
+    }
+}
+
+#[test]
+fn what_is_kept_outlives_the_pod() {
+    let Some(renderer) = Renderer::find() else { return };
+    let kept = StoreConfig::default().path;
+    for (values, source) in [
+        (json!({}), ("hostPath", json!({"path": kept, "type": "DirectoryOrCreate"}))),
+        (
+            json!({"agent": {"store": "/data/observer"}}),
+            ("hostPath", json!({"path": "/data/observer", "type": "DirectoryOrCreate"})),
+        ),
+        (json!({"agent": {"store": ""}}), ("emptyDir", json!({}))),
+    ] {
+        let pod = agent(&renderer.helm(&values).expect("objects"));
+        let named = |list: &Value| {
+            let all = list.as_array().expect("a list");
+            all.iter().find(|one| one["name"] == "store").expect("one for the store").clone()
+        };
+        assert_eq!(named(&pod["volumes"])[source.0], source.1);
+        assert_eq!(named(&pod["containers"][0]["volumeMounts"])["mountPath"], json!(kept));
     }
 }
 

@@ -39,6 +39,19 @@ fn systemd_takes_the_unit() {
     assert!(said.contains("nonsense"), "{said}");
 }
 
+/// What is kept needs a folder that outlives the account, which exists only while the unit runs.
+#[test]
+fn the_unit_has_the_folder_of_the_store() {
+    let text = fs::read_to_string(path("observer.service")).expect("the unit");
+    let setting = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {name}"))
+    };
+    let folder = std::path::Path::new("/var/lib").join(setting("StateDirectory"));
+    assert_eq!(folder, observer::config::StoreConfig::default().path);
+    assert_eq!(setting("StateDirectoryMode"), "0700");
+}
+
 /// By systemd's own scale of exposure, from 0 to 100.
 #[test]
 fn the_unit_is_hardened() {

@@ -57,7 +57,7 @@ readinessProbe:
 - name: config
   mountPath: /etc/observer
   readOnly: true
-# What is kept for as long as the pod is there.
+# What is kept of what happened.
 - name: store
   mountPath: /var/lib/observer
 {{- if .Values.api.tokenSecret.name }}
@@ -71,8 +71,6 @@ readinessProbe:
 - name: config
   configMap:
     name: {{ include "observer.name" . }}
-- name: store
-  emptyDir: {}
 {{- with .Values.api.tokenSecret }}
 {{- if .name }}
 - name: token

@@ -41,7 +41,12 @@ fn ask(folder: &std::path::Path, text: &str) -> Searched {
         (name.to_owned(), value.to_owned())
     });
     let query = Query::parse(Asked::Logs, &pairs.collect::<Vec<_>>()).unwrap();
-    search(&in_folder(folder, "a", |_| true), &query, 3000 * SECOND, &Redactor::new(true))
+    search(
+        &in_folder(folder, "a", |_| Some(String::new())),
+        &query,
+        (3000 * SECOND, u64::MAX),
+        &Redactor::new(true),
+    )
 }
 
 fn seconds(found: &Searched) -> Vec<i64> {
@@ -79,7 +84,7 @@ fn pages_have_every_row_once_and_ids_are_those_of_the_reader() {
     }
     assert_eq!(all.len(), 3000);
     let mut tail = crate::logs::Tail::new(crate::logs::Places::default(), true);
-    let (sources, mut told) = (in_folder(folder.path(), "a", |_| true), Vec::new());
+    let (sources, mut told) = (in_folder(folder.path(), "a", |_| Some(String::new())), Vec::new());
     loop {
         let mut rows = Vec::new();
         let is_more = tail.turn(&sources, 0, &mut rows);

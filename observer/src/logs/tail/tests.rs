@@ -125,7 +125,11 @@ fn files_are_renamed_compressed_and_deleted_while_they_are_read() {
     node.turns(15);
     node.assert_lines(0..30);
     assert_eq!(node.tail.counts().files, 1);
-    assert_eq!(node.tail.places().0.values().next().unwrap().len(), 2, "one is read to its end, one is open");
+    assert_eq!(
+        node.tail.places().files.values().next().unwrap().len(),
+        2,
+        "one is read to its end, one is open"
+    );
 }
 
 #[test]
@@ -248,4 +252,24 @@ fn from_now_on_tells_nothing_of_before() {
     node.lines("0.log", 10..12);
     node.turns(2);
     node.assert_lines(10..12);
+}
+
+#[test]
+fn a_log_that_is_written_much_holds_up_no_other() {
+    let mut node = Node::new();
+    let many: String =
+        (0..4 * ROWS as u32).map(|number| cri(number, "stdout", "F", &format!("{number:0300}"))).collect();
+    node.write("0.log", &many);
+    let quiet = node.folder.path().join("ml_quiet-0_uid/server");
+    fs::create_dir_all(&quiet).unwrap();
+    append(&quiet.join("0.log"), cri(1, "stdout", "F", "quiet").as_bytes());
+    append(&quiet.join("0.log"), cri(2, "stdout", "F", "quiet").as_bytes());
+    let sources = Wanted { all: true, ..Wanted::default() }.sources(node.folder.path(), "a");
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        assert!(node.tail.turn(&sources, node.now, &mut told), "there is more");
+        assert!(told.len() >= ROWS, "the first has enough for a turn");
+        node.rows.append(&mut told);
+    }
+    assert!(node.messages().contains(&"quiet"), "the second was looked at before the first was at its end");
 }
