@@ -100,20 +100,21 @@ async def openai_async(options, kind, number):
 
 
 def messages(options, kind, number):
-    client = anthropic.Anthropic(base_url=options.url, api_key="none", max_retries=0, timeout=60)
     for repeat in range(options.repeat):
         seen = Seen(options, kind, number + repeat)
         arguments = chat(options, "plain") | {"extra_headers": seen.headers}
         # The library has no argument for it any more.
         del arguments["temperature"]
-        if kind == "stream":
-            with client.messages.stream(**arguments) as stream:
-                for event in stream:
-                    if event.type == "content_block_delta":
-                        seen.token()
-                seen.usage(stream.get_final_message().usage.output_tokens)
-        else:
-            seen.usage(client.messages.create(**arguments).usage.output_tokens)
+        # On a connection of its own: on a kept one this library and llama.cpp sometimes disagree where a stream has ended.
+        with anthropic.Anthropic(base_url=options.url, api_key="none", max_retries=0, timeout=60) as client:
+            if kind == "stream":
+                with client.messages.stream(**arguments) as stream:
+                    for event in stream:
+                        if event.type == "content_block_delta":
+                            seen.token()
+                    seen.usage(stream.get_final_message().usage.output_tokens)
+            else:
+                seen.usage(client.messages.create(**arguments).usage.output_tokens)
         seen.print()
 
 

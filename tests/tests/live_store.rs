@@ -1,15 +1,19 @@
-//! What is kept on disk, when it is damaged and when the agent is killed.
+//! What is kept on disk, when the disk is full, when it is damaged, and when the agent is killed.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use observer_tests::{
     agent::{Agent, observer, wait_for},
+    client::{Client, chat},
     live::privileged,
     pod_logs::{PodLogs, append, cri},
+    workload::Workload,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -91,6 +95,88 @@ impl Drop for Disk {
         // What still has it open keeps it until then.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Tells a thread to end, also when the test fails.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_oldest_and_no_request() {
+    if !privileged() {
+        return;
+    }
+    let logs = PodLogs::default();
+    let disk = Disk::mount(&logs.path().join("disk"), "24m");
+    let (_server, port) = Workload::script("openai_server.py", &["--events", "3", "--gap", "0"]);
+    let agent = agent(logs.path(), &disk.0.join("store"), "1GiB");
+    let file = logs.server("ml", "llama-0").join("0.log");
+    let counted = |name: &str, labels: &[(&str, &str)]| agent.metrics().sum(name, labels).unwrap_or(0);
+
+    // More lines than there is room for, while requests go on.
+    let stop = AtomicBool::new(false);
+    let requests = std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
+        let asking = scope.spawn(|| {
+            let mut client = Client::connect(&port);
+            let mut requests = 0;
+            while !stop.load(Ordering::Relaxed) {
+                client.stream(&format!("r{requests}"), &chat("full-disk", true, 3));
+                requests += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            requests
+        });
+        let mut written = 0;
+        wait_for("the oldest to be deleted", || {
+            write(&file, written..written + 1000);
+            written += 1000;
+            wait_for("the last line", || (newest(&agent) == Some(written - 1)).then_some(()));
+            (counted("observer_store_volumes_deleted_total", &[("cause", "disk_full")]) >= 3).then_some(())
+        });
+        let (kept, lacks) = numbers(&agent);
+        let all: Vec<u64> = (kept[0]..written).collect();
+        assert!(
+            kept[0] > 0 && kept == all,
+            "the newest, each once: {} of {written} from {}",
+            kept.len(),
+            kept[0]
+        );
+        assert!(kept.len() as u64 > written / 10, "not all at once: {} of {written}", kept.len());
+        assert!(lacks.contains("tells of what happened since"), "{lacks}");
+
+        // Somebody else takes all that is left.
+        let hog = disk.0.join("hog");
+        let filled =
+            fs::File::create(&hog).and_then(|mut file| std::io::copy(&mut std::io::repeat(1), &mut file));
+        assert!(filled.is_err(), "full");
+        wait_for("requests that are not kept", || {
+            write(&file, written..written + 10);
+            written += 10;
+            std::thread::sleep(Duration::from_millis(20));
+            (counted("observer_store_rows_dropped_total", &[("kind", "request")]) > 0).then_some(())
+        });
+        assert_eq!(agent.get("/healthz").0, 200);
+        let dropped = counted("observer_store_rows_dropped_total", &[("kind", "log")]);
+        assert_eq!(dropped, 0, "lines wait in their files");
+        fs::remove_file(&hog).expect("deleted");
+        wait_for("what was written meanwhile", || (newest(&agent) == Some(written - 1)).then_some(()));
+        let (kept, _) = numbers(&agent);
+        assert!(kept.windows(2).all(|two| two[1] == two[0] + 1), "none lost nor twice since {}", kept[0]);
+        stop.store(true, Ordering::Relaxed);
+        asking.join().expect("requests")
+    });
+    wait_for("all requests", || {
+        let of = [("outcome", "ok"), ("gen_ai_request_model", "full-disk")];
+        (counted("llm_requests_total", &of) == requests).then_some(())
+    });
+    println!("{requests} requests while the disk was full");
+    assert!(agent.end(Signal::TERM).status.success());
 }
 
 #[test]

@@ -171,9 +171,10 @@ impl Shelf {
         }
     }
 
-    /// Whether too little of the disk is free.
+    /// Whether too little of the disk is free: beside what has to stay free, a commit and a merge of the volume that is
+    /// written may each take as much as it has.
     pub(super) fn is_disk_full(&self) -> bool {
-        self.room().is_some_and(|(free, least)| free < least)
+        self.room().is_some_and(|(free, least)| free < least + 2 * self.part())
     }
 
     /// Bytes of the disk that are free, and how many have to stay so.

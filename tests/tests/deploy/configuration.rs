@@ -47,8 +47,14 @@ fn the_program_takes_what_the_manifests_set() {
     let Some(renderer) = Renderer::find() else { return };
     for objects in [renderer.helm(&json!({})).expect("objects"), renderer.kustomize("base")] {
         let [agent, cluster] = containers(&objects);
-        assert_eq!(resolve(&objects, &agent), Config::on_node("node-7"), "the defaults");
-        assert_eq!(resolve(&objects, &cluster), Config::on_node("pod-name"), "the defaults");
+        // The folder of what is kept is below the one that is mounted, so that its mode is its own.
+        let defaults = |node: &str| {
+            let mut config = Config::on_node(node);
+            config.store.path = "/var/lib/observer/store".into();
+            config
+        };
+        assert_eq!(resolve(&objects, &agent), defaults("node-7"), "the defaults");
+        assert_eq!(resolve(&objects, &cluster), defaults("pod-name"), "the defaults");
     }
     let objects = renderer.helm(&everything()).expect("objects");
     let [agent, cluster] = containers(&objects);
