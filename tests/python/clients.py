@@ -101,12 +101,14 @@ async def openai_async(options, kind, number):
 
 def messages(options, kind, number):
     for repeat in range(options.repeat):
-        seen = Seen(options, kind, number + repeat)
-        arguments = chat(options, "plain") | {"extra_headers": seen.headers}
+        arguments = chat(options, "plain")
         # The library has no argument for it any more.
         del arguments["temperature"]
         # On a connection of its own: on a kept one this library and llama.cpp sometimes disagree where a stream has ended.
         with anthropic.Anthropic(base_url=options.url, api_key="none", max_retries=0, timeout=60) as client:
+            # What it takes to make a client is nobody's wait for a token.
+            seen = Seen(options, kind, number + repeat)
+            arguments |= {"extra_headers": seen.headers}
             if kind == "stream":
                 with client.messages.stream(**arguments) as stream:
                     for event in stream:
@@ -115,7 +117,7 @@ def messages(options, kind, number):
                     seen.usage(stream.get_final_message().usage.output_tokens)
             else:
                 seen.usage(client.messages.create(**arguments).usage.output_tokens)
-        seen.print()
+            seen.print()
 
 
 async def together(options, kinds):
