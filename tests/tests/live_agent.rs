@@ -98,7 +98,7 @@ fn exchanges_become_metrics_and_records() {
     assert_eq!(sum("llm_requests_started_total", &[("stream", "false")]), EACH);
     assert_eq!(sum("llm_requests_in_flight", &[]), 0);
     assert_eq!(metrics.sum("observer_dropped_total", &[]), Some(0), "{}", metrics.0);
-    assert_eq!(metrics.sum("observer_probe_info", &[("mode", "attached")]), Some(9));
+    assert_eq!(metrics.sum("observer_probe_info", &[("mode", "attached")]), Some(10));
 
     assert_eq!(agent.get("/healthz"), (200, "ok\n".into()));
     assert_eq!(agent.get("/readyz").0, 200);

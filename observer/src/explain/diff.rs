@@ -14,6 +14,9 @@ use crate::exchange::{Outcome, RequestRecord};
 /// Fewer requests than this on either side tell nothing.
 const ENOUGH: usize = 5;
 
+/// Of the larger median: less is no difference, however tight the quartiles are.
+const NOTABLE: f64 = 0.1;
+
 /// What is measured of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -139,7 +142,8 @@ fn beside(measure: Measure, sides: &[Vec<&RequestRecord>; 2]) -> Option<Beside> 
     let at = |quantile| [quantile_of(&these, quantile), quantile_of(&others, quantile)];
     let ([p25, p50, p75], p95) = ([0.25, 0.5, 0.75].map(at), at(0.95));
     let is_outside = |one: usize, other: usize| p50[one] < p25[other] || p50[one] > p75[other];
-    Some(Beside { measure, p50, p95, differs: is_outside(0, 1) && is_outside(1, 0) })
+    let is_felt = (p50[0] - p50[1]).abs() >= NOTABLE * p50[0].abs().max(p50[1].abs());
+    Some(Beside { measure, p50, p95, differs: is_felt && is_outside(0, 1) && is_outside(1, 0) })
 }
 
 /// The nearest-rank quantile of sorted values.

@@ -112,11 +112,19 @@ pub fn happenings(rows: &[Row], record: &RequestRecord) -> Vec<Happening> {
     for row in rows {
         // Of a process that is observed from then on: when it began.
         let at = (row.time - start) as f64 / 1e9 - row.age.unwrap_or(0.0);
-        let is_end = (row.kind, row.reason.as_str()) == (Kind::Gpu, "throttle_end");
-        let begun = all.iter_mut().rev().find(|(_, begun)| is_end && begins(begun, row));
-        match begun {
-            Some((happening, _)) => happening.until = Some(at),
-            None => all.push((Happening { at, until: None, what: what(row, record), text: text(row) }, row)),
+        // What was held back when the observer stopped is not known to last, nor is what is said to begin again.
+        let is_stop = (row.kind, row.reason.as_str()) == (Kind::Observer, "stopped");
+        let is_throttling = row.kind == Kind::Gpu && row.reason.starts_with("throttle_");
+        for (happening, begun) in &mut all {
+            if happening.until.is_none()
+                && (is_stop && begun.reason == "throttle_begin" || is_throttling && begins(begun, row))
+            {
+                happening.until = Some(at);
+            }
+        }
+        let is_end = is_throttling && row.reason == "throttle_end";
+        if !is_end && !is_stop {
+            all.push((Happening { at, until: None, what: what(row, record), text: text(row) }, row));
         }
     }
     all.into_iter()
@@ -150,7 +158,7 @@ fn concerns(row: &Row, record: &RequestRecord) -> bool {
         && (row.pid == Some(record.pid) || row.kind == Kind::Log && row.container == record.container);
     match row.kind {
         Kind::Request => false,
-        Kind::Observer => row.reason == "dropped",
+        Kind::Observer => matches!(row.reason.as_str(), "dropped" | "stopped"),
         Kind::Gpu => record.gpu.iter().any(|gpu| row.gpu.as_ref() == Some(&gpu.uuid)),
         Kind::Stall => names_it,
         Kind::Log => names_it || (of_pod || of_process) && row.level >= Some(Level::Warn),
@@ -160,9 +168,10 @@ fn concerns(row: &Row, record: &RequestRecord) -> bool {
 
 fn what(row: &Row, record: &RequestRecord) -> What {
     let is_own = row.pid.is_none_or(|pid| pid == record.pid);
+    let is_of_container = row.container == record.container;
     match (row.kind, row.reason.as_str()) {
         (Kind::Log, _) => What::Log,
-        (Kind::Process, "oom_kill") | (Kind::Kubernetes, "OOMKilled") => What::OutOfMemory,
+        (Kind::Process, "oom_kill") | (Kind::Kubernetes, "OOMKilled") if is_of_container => What::OutOfMemory,
         (Kind::Process, "observed" | "exec") if is_own => What::ProcessStart,
         (Kind::Process, "exit") if is_own => What::ProcessEnd,
         (Kind::Gpu, "throttle_begin") if row.level >= Some(Level::Warn) => What::GpuThrottle,

@@ -52,10 +52,14 @@ pub(super) fn verdict(case: &Case<'_>, parts: &[Part], compared: &Compared<'_>) 
         );
     }
     let total: f64 = parts.iter().map(|part| part.seconds).sum();
+    // Who waited for the first token felt it, however long the answer then took.
+    let early: Vec<Part> = parts.iter().filter(|part| part.span.is_early()).copied().collect();
+    let parts = match (is_noticed(parts), is_noticed(&early)) {
+        (true, _) => parts,
+        (false, true) => &early,
+        (false, false) => return unnoticed(record, parts, compared, total),
+    };
     let unusual: f64 = parts.iter().map(|part| part.unusual).sum();
-    if unusual < FELT.max(NOTABLE * (total - unusual)) {
-        return unnoticed(record, parts, compared, total);
-    }
     let left = (record.outcome == Some(Outcome::AbortedByClient))
         .then(|| format!("the client left after {}", time(record.client_left.unwrap_or(total))));
     let mut layers: BTreeMap<Layer, Vec<Reason>> = BTreeMap::new();
@@ -90,6 +94,13 @@ pub(super) fn verdict(case: &Case<'_>, parts: &[Part], compared: &Compared<'_>) 
     evidence.extend(reasons.into_iter().flat_map(|reason| reason.evidence));
     evidence.extend(left);
     Verdict { layer, confidence, summary, evidence }
+}
+
+/// Whether what was unusual of these parts was felt.
+fn is_noticed(parts: &[Part]) -> bool {
+    let total: f64 = parts.iter().map(|part| part.seconds).sum();
+    let unusual: f64 = parts.iter().map(|part| part.unusual).sum();
+    unusual >= FELT.max(NOTABLE * (total - unusual))
 }
 
 fn unknown(summary: &str, evidence: Vec<String>) -> Verdict {
@@ -131,12 +142,21 @@ fn failure(case: &Case<'_>) -> Option<Verdict> {
     match outcome {
         Outcome::Ok | Outcome::AbortedByClient => None,
         Outcome::ClientError => sure(Layer::Client, "the server refused what the client asked for", told),
-        Outcome::Rejected => sure(Layer::Replica, "it was refused: no replica had room for it", told),
+        Outcome::Rejected if is_for_want_of_room(record) => {
+            sure(Layer::Replica, "it was refused: no replica had room for it", told)
+        }
+        Outcome::Rejected => Some(unknown(
+            "it was refused: for want of room, or because its client has asked for too much; both look the same",
+            told,
+        )),
         _ => {
             let end = end_of(record);
+            // An answer that was complete was not cut by what came after it.
+            let is_cut = matches!(outcome, Outcome::AbortedByServer | Outcome::Unterminated);
+            let until = if is_cut { end + LATE } else { end };
             let around = |kinds: &[What]| {
                 let in_time =
-                    |one: &&Happening| (-LATE..=end + LATE).contains(&one.at) && kinds.contains(&one.what);
+                    |one: &&Happening| (-LATE..=until).contains(&one.at) && kinds.contains(&one.what);
                 let found = case.happenings.iter().filter(in_time);
                 found.map(|one| format!("{} ({:+.2} s)", one.text, one.at)).collect::<Vec<_>>()
             };
@@ -151,6 +171,14 @@ fn failure(case: &Case<'_>) -> Option<Verdict> {
             Some(unknown("the server failed it, and nothing that was seen tells why", told))
         }
     }
+}
+
+/// Whether a refusal says that it is the server's: a status of 503, or an error that tells of load. 429 is also what a client
+/// gets that has used up what it may ask for.
+fn is_for_want_of_room(record: &RequestRecord) -> bool {
+    let error = record.error_type.as_deref().unwrap_or_default().to_ascii_lowercase();
+    record.status == Some(503)
+        || ["overload", "capacity", "queue", "busy"].iter().any(|word| error.contains(word))
 }
 
 /// Why a part was unusual.
@@ -211,8 +239,7 @@ fn waiting(case: &Case<'_>, part: &Part, compared: &Compared<'_>) -> Reason {
         .happenings
         .iter()
         .find(|one| one.what == What::ProcessStart && (-WARMING..=part.seconds + LATE).contains(&one.at));
-    let is_warm = compared.records.iter().any(|other| other.pid == record.pid);
-    if let Some(began) = began.filter(|_| !is_warm) {
+    if let Some(began) = began.filter(|_| !compared.found_warm) {
         let summary = "its process had just begun".to_owned();
         let text = format!("{} ({:+.2} s), and nothing else was served by it before", began.text, began.at);
         return Reason::new(Layer::Restart, part.unusual, Confidence::Medium, summary)
@@ -236,7 +263,8 @@ fn waiting(case: &Case<'_>, part: &Part, compared: &Compared<'_>) -> Reason {
         return Reason::new(layer, part.unusual, confidence, summary).with([say(part)]);
     }
     let told = record.timings.prefill.is_some();
-    if compared.found_busy && (told || is_crowded(compared)) {
+    let is_fuller = told && compared.beside > compared.usually_beside;
+    if compared.found_busy && (is_fuller || is_crowded(compared)) {
         let crowd = format!("{} others were in flight, usually {}", compared.beside, compared.usually_beside);
         let report = record.timings.prefill.map(|prefill| {
             format!("the engine reports {} for its prompt, which is not part of that", time(prefill))

@@ -67,6 +67,11 @@ impl Span {
         }
     }
 
+    /// Whether it comes before the first token, or before the answer.
+    pub(super) const fn is_early(self) -> bool {
+        !matches!(self, Self::Decode | Self::ClientReading | Self::Tail)
+    }
+
     /// Whether none of it is needed: what is usual of it is no excuse.
     const fn is_waiting(self) -> bool {
         matches!(self, Self::Accept | Self::Socket | Self::Dispatch | Self::EngineQueue | Self::ClientReading)

@@ -36,6 +36,8 @@ pub(super) struct Compared<'a> {
     pub(super) usually_beside: usize,
     /// Whether any other was in flight in the container when it was asked for.
     pub(super) found_busy: bool,
+    /// Whether any other was served by its process before it began.
+    pub(super) found_warm: bool,
     /// Most at a time of other containers that were in flight on one of its GPUs while it was.
     pub(super) neighbours: usize,
     /// The same for those that are compared with: the median.
@@ -113,6 +115,12 @@ impl<'a> Peers<'a> {
             beside: beside(is_of),
             usually_beside: usual(is_of),
             found_busy: asked.is_some_and(|asked| self.most(one, (asked, asked + 1), is_of) > 0),
+            found_warm: own.is_some_and(|own| {
+                let is_earlier = |other: &Placed<'_>| {
+                    other.record.pid == one.pid && other.record.node == one.node && other.end <= own.start
+                };
+                self.0.iter().any(is_earlier)
+            }),
             neighbours: beside(shares_gpu),
             usual_neighbours: usual(shares_gpu),
         }
@@ -152,15 +160,10 @@ impl Compared<'_> {
         Some(*median)
     }
 
-    /// What a part of such a request takes at the usual speed: prompts and answers differ in length.
+    /// What generating such an answer takes at the usual speed: answers differ in length. What comes before the first token
+    /// has a part that does not depend on the prompt, so that nothing is told by its length.
     pub(super) fn expected(&self, record: &RequestRecord, span: Span) -> Option<f64> {
         match span {
-            Span::Prefill | Span::BeforeFirstToken => {
-                let usual = self.usual(span)?;
-                let (own, usually) = (prompt(record)?, self.median(prompt)?);
-                // A prompt that is shorter needs less; one that is longer is told of as what is unusual.
-                Some(usual * (own / usually.max(1.0)).min(1.0)).filter(|_| usually > 0.0).or(Some(usual))
-            }
             Span::Decode => {
                 let rate = self.median(|other| Some(seconds(other, span)? / generated(other)?))?;
                 Some(rate * generated(record)?.min(self.median(generated)?))

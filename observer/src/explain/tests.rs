@@ -223,7 +223,7 @@ fn failures_explain_themselves_or_are_unknown() {
     let verdict = |outcome, happenings: &[Happening]| {
         let mut record = one();
         record.outcome = Some(outcome);
-        record.status = Some(500);
+        record.status = Some(if outcome == Outcome::Rejected { 503 } else { 500 });
         explained(&record, &[], happenings).verdict
     };
     let ended = [happening(1.2, What::ProcessEnd, "llama-server (pid 7) was killed by SIGKILL")];
@@ -233,6 +233,8 @@ fn failures_explain_themselves_or_are_unknown() {
         "llama-server (pid 7) was killed: the container had no memory left",
     )];
     let xid = [happening(0.9, What::GpuError, "GPU 0: XID 79"), ended[0].clone()];
+    // An answer that was complete is not explained by what came after it.
+    let after = [happening(3.0, What::ProcessEnd, "llama-server (pid 7) ended")];
     let late = [happening(60.0, What::ProcessEnd, "llama-server (pid 7) ended")];
     for (outcome, happenings, layer) in [
         (Outcome::ClientError, &[][..], Layer::Client),
@@ -242,6 +244,8 @@ fn failures_explain_themselves_or_are_unknown() {
         (Outcome::Unterminated, &memory, Layer::Restart),
         (Outcome::AbortedByServer, &xid, Layer::Gpu),
         (Outcome::AbortedByServer, &late, Layer::Unknown),
+        (Outcome::AbortedByServer, &after, Layer::Restart),
+        (Outcome::ServerError, &after, Layer::Unknown),
         (Outcome::AbortedByClient, &[], Layer::Client),
     ] {
         let verdict = verdict(outcome, happenings);
@@ -493,4 +497,105 @@ fn a_gpu_is_at_fault_only_as_long_as_it_was() {
     assert_eq!((told.verdict.layer, told.beside, told.beside_on_gpu), (Layer::Gpu, 0, 4), "{told:?}");
     let told = explained(&record, &neighbours("GPU-2"), &[]);
     assert_eq!((told.verdict.layer, told.beside_on_gpu), (Layer::Decode, 0), "{told:?}");
+}
+
+#[test]
+fn a_refusal_for_too_many_requests_may_be_the_clients_own() {
+    let refused = |status, error: Option<&str>| {
+        let mut record = one();
+        (record.outcome, record.status) = (Some(Outcome::Rejected), Some(status));
+        record.error_type = error.map(str::to_owned);
+        explained(&record, &[], &[]).verdict.layer
+    };
+    assert_eq!(refused(503, None), Layer::Replica);
+    assert_eq!(refused(429, None), Layer::Unknown);
+    assert_eq!(refused(429, Some("rate_limit_exceeded")), Layer::Unknown);
+    assert_eq!(refused(429, Some("overloaded_error")), Layer::Replica);
+}
+
+#[test]
+fn a_long_answer_hides_no_long_wait() {
+    let mut record = one();
+    record.queue.engine = Some(0.5);
+    delay(&mut record, after_upload, 0.5);
+    record.tokens.output = Some(1_001);
+    delay(&mut record, after_first, 9.0);
+    at(&mut record, 100.0);
+    let others: Vec<RequestRecord> = (0..60)
+        .map(|number| {
+            let mut other = usual(300 + number, 3.0 * number as f64 - 200.0);
+            other.tokens.output = Some(1_001);
+            delay(&mut other, after_first, 9.0);
+            at(&mut other, 3.0 * number as f64 - 200.0);
+            other
+        })
+        .collect();
+    let told = explained(&record, &others, &[]).verdict;
+    assert_eq!(told.layer, Layer::EngineQueue, "half a second of ten: {told:?}");
+}
+
+#[test]
+fn whoever_came_later_does_not_make_a_process_warm() {
+    let begun = [happening(-3.0, What::ProcessStart, "server (pid 9) is observed, 2.0 s after it began")];
+    let mut cold = one();
+    cold.pid = 9;
+    delay(&mut cold, after_upload, 4.0);
+    at(&mut cold, 100.0);
+    let of_pid = |number, start| RequestRecord { pid: 9, ..usual(number, start) };
+    let told = explained(&cold, &[of_pid(300, 120.0), of_pid(301, 130.0)], &begun).verdict;
+    assert_eq!(told.layer, Layer::Restart, "{told:?}");
+    // One that was served before it, of whatever kind.
+    let earlier = RequestRecord { stream: false, ..of_pid(302, 90.0) };
+    let told = explained(&cold, &[earlier], &begun).verdict;
+    assert_eq!(told.layer, Layer::Unknown, "{told:?}");
+}
+
+#[test]
+fn an_engine_with_fewer_others_than_usual_is_not_called_full() {
+    let report = |record: &mut RequestRecord| {
+        record.timings = Timings { prefill: Some(0.09), ..Timings::default() };
+    };
+    // Pairs that are in flight together.
+    let mut all: Vec<RequestRecord> = (0..30)
+        .flat_map(|number| {
+            let start = 2.0 * number as f64;
+            [
+                usual(3 * number, start),
+                usual(3 * number + 1, start + 0.01),
+                usual(3 * number + 2, start + 0.02),
+            ]
+        })
+        .collect();
+    let mut late = usual(1_000, 100.0);
+    delay(&mut late, after_upload, 4.0);
+    at(&mut late, 100.0);
+    all.push(late.clone());
+    all.extend(crowd(1));
+    all.iter_mut().for_each(report);
+    report(&mut late);
+    let told = explain(&Case { record: &late, peers: &Peers::new(all.iter().rev()), happenings: &[] });
+    assert_eq!((told.verdict.layer, told.beside), (Layer::Unknown, 1), "{told:?}");
+}
+
+#[test]
+fn what_stopped_being_watched_is_not_known_to_last() {
+    let record = with_gpu(one(), "GPU-1");
+    let begin = |at| gpu("GPU-1", "throttle_begin", Level::Warn, at, "is held back (hw_thermal)");
+    let stopped = Row {
+        pod: String::new(),
+        namespace: String::new(),
+        ..row(Kind::Observer, "stopped", Level::Info, -540.0, "the observer was told to stop")
+    };
+    assert_eq!(happenings(&[begin(-600.0), stopped], &record), []);
+    let again = happenings(&[begin(-600.0), begin(-30.0)], &record);
+    assert_eq!(again.len(), 1, "the first had an end before the second: {again:?}");
+}
+
+#[test]
+fn ends_beside_the_container_are_not_its_own() {
+    let other = |row: Row| Row { container: "exporter".into(), ..row };
+    let killed = row(Kind::Process, "oom_kill", Level::Error, 1.0, "killed for memory");
+    let told = |rows: &[Row]| happenings(rows, &one()).iter().map(|one| one.what).collect::<Vec<_>>();
+    assert_eq!(told(&[killed.clone()]), [What::OutOfMemory], "one of its workers");
+    assert_eq!(told(&[other(killed)]), [What::Other]);
 }

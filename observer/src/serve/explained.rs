@@ -59,7 +59,6 @@ pub(super) fn explained(api: &NodeApi, query: &Query, now: i64) -> Lines {
 fn around(api: &NodeApi, record: &RequestRecord, (now, end): (i64, u64)) -> Vec<Happening> {
     let Some(around) = Around::of(record) else { return Vec::new() };
     let pod = (!record.pod.is_empty()).then_some((record.namespace.as_str(), record.pod.as_str()));
-    let others = Kind::EVENTS.map(|kind| if kind == Kind::Gpu { Kind::Process } else { kind });
     let bad = Query::between(around.lines, ROWS, &[Kind::Log], &BAD, pod);
     let naming = record
         .request_id
@@ -68,9 +67,11 @@ fn around(api: &NodeApi, record: &RequestRecord, (now, end): (i64, u64)) -> Vec<
     let lines = [Some(bad), naming].into_iter().flatten();
     let mut rows: Vec<Row> = Vec::new();
     if let Some(store) = &api.store {
-        let events = Query::between(around.events, ROWS, &others, &[], None);
+        let of_pod = Query::between(around.events, ROWS, &[Kind::Process, Kind::Kubernetes], &[], pod);
+        let stalls = Query::between(around.events, ROWS, &[Kind::Stall], &[], pod).naming(&record.id);
+        let own = Query::between(around.gpus, ROWS, &[Kind::Observer], &[], None);
         let gpus = Query::between(around.gpus, ROWS, &[Kind::Gpu], &[], None);
-        for query in [events, gpus] {
+        for query in [of_pod, stalls, own, gpus] {
             rows.extend(store.search(&query, now, end).rows);
         }
         if api.stores_logs {
