@@ -90,6 +90,10 @@ impl Occurrences {
 
     /// The kernel chose a process to be killed at this monotonic time.
     pub(super) fn chosen(&mut self, keeping: &Keeping, tgid: u32, identity: &Identity, time: u64) {
+        // Of those that are not observed nobody tells the end.
+        if self.victims.len() >= ENDED {
+            self.victims.clear();
+        }
         if !self.victims.insert(tgid) {
             return;
         }

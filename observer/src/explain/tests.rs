@@ -596,6 +596,6 @@ fn ends_beside_the_container_are_not_its_own() {
     let other = |row: Row| Row { container: "exporter".into(), ..row };
     let killed = row(Kind::Process, "oom_kill", Level::Error, 1.0, "killed for memory");
     let told = |rows: &[Row]| happenings(rows, &one()).iter().map(|one| one.what).collect::<Vec<_>>();
-    assert_eq!(told(&[killed.clone()]), [What::OutOfMemory], "one of its workers");
+    assert_eq!(told(std::slice::from_ref(&killed)), [What::OutOfMemory], "one of its workers");
     assert_eq!(told(&[other(killed)]), [What::Other]);
 }

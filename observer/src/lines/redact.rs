@@ -262,16 +262,9 @@ fn says_something(value: &str) -> bool {
 fn value(text: &str, at: usize, bare: bool) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     // llama.cpp's `next token:   253 ' The'`, Python's `b'…'`.
-    let mut begin = at;
-    while bytes.get(begin).is_some_and(|byte| byte.is_ascii_digit() || *byte == b' ')
-        && bytes.get(begin..).is_some_and(|rest| {
-            rest.iter()
-                .find(|byte| !byte.is_ascii_digit() && **byte != b' ')
-                .is_some_and(|byte| *byte == b'\'')
-        })
-    {
-        begin += 1;
-    }
+    let is_digit_or_space = |byte: &&u8| byte.is_ascii_digit() || **byte == b' ';
+    let skipped = bytes.get(at..).unwrap_or_default().iter().take_while(is_digit_or_space).count();
+    let mut begin = if bytes.get(at + skipped) == Some(&b'\'') { at + skipped } else { at };
     while begin - at < 2 && bytes.get(begin).is_some_and(|byte| b"bruf".contains(byte)) && {
         let next = bytes.get(begin + 1);
         next.is_some_and(|byte| b"bruf'\"".contains(byte))

@@ -90,9 +90,6 @@ impl Tail {
         self.counts.unreadable = 0;
         let mut is_more = false;
         let wanted: BTreeSet<&Source> = sources.iter().map(|(source, _)| source).collect();
-        if let Some(journal) = &mut self.journal {
-            is_more |= journal.turn(now, &self.redactor, &mut self.counts, rows);
-        }
         let begin = self.ended_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         let rest = match &begin {
             Bound::Excluded(last) => Some((Bound::Unbounded, Bound::Included(last.clone()))),
@@ -108,6 +105,12 @@ impl Tail {
                     break 'all;
                 }
             }
+        }
+        // After files, which may be deleted before they are read, and with a bound of its own, so that neither holds up the other.
+        if let Some(journal) = &mut self.journal {
+            let mut entries = Vec::new();
+            is_more |= journal.turn(now, &self.redactor, &mut self.counts, &mut entries);
+            rows.append(&mut entries);
         }
         self.logs.retain(|_, log| !log.is_over());
         self.counts.logs = self.logs.len() as u64;

@@ -278,8 +278,11 @@ impl Writer {
         // The volume that is written is in the way: another follows it, so that it may be deleted.
         let has_rows = self.shelf.volumes().last().is_some_and(|volume| volume.rows() > 0);
         if has_rows {
-            self.commit_and_close();
-            if let Err(error) = self.shelf.add() {
+            self.commit();
+            self.open = None;
+            // A commit that filled it, or failed, has tidied and may have added one.
+            let is_last = self.shelf.volumes().last().is_some_and(|volume| volume.rows() > 0);
+            if is_last && let Err(error) = self.shelf.add() {
                 error!(%error, "no volume of the store can be made");
             }
         }
@@ -290,22 +293,6 @@ impl Writer {
             self.again = Some(monotonic() + TIDY);
         }
         self.shelf.measure();
-    }
-
-    fn commit_and_close(&mut self) {
-        // A failure closes, too.
-        if let Some(mut open) = self.open.take() {
-            let places = self.places.clone();
-            let committed = open.writer.prepare_commit().and_then(|mut commit| {
-                if let Some(places) = &places {
-                    commit.set_payload(places);
-                }
-                commit.commit()
-            });
-            if committed.is_err() {
-                self.shelf.lose();
-            }
-        }
     }
 
     fn close(&mut self, volume: &Volume) {
