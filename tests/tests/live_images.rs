@@ -142,7 +142,12 @@ fn observes(what: &str, objects: &[Value], root: &Path, system_calls: &[String])
         let ok = [("outcome", "ok"), ("code", "200"), ("gen_ai_request_model", "m")];
         (metrics.sum("llm_requests_total", &ok) >= Some(1)).then_some(metrics)
     });
-    assert_eq!(metrics.sum("observer_probe_info", &[("mode", "attached")]), Some(10), "{what}: {}", pod.log());
+    assert_eq!(
+        metrics.sum("observer_probe_info", &[("mode", "attached")]),
+        Some(10),
+        "{what}: {}",
+        pod.log()
+    );
     // With the configuration of the ConfigMap.
     assert!(metrics.0.contains("llm_response_start_seconds"), "{what}");
 
