@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Query as Pairs, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,25 +21,12 @@ use crate::recent::{Asked, Query};
 /// What is asked for, as names and values.
 type Parameters = Result<Pairs<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
-/// Finished requests, one JSON record per line: those that a question is about and then a trailer, or those that end
-/// from now on. A follower that was too slow gets `{"lagged":N}` in place of the N records that it missed.
-pub(super) async fn requests(
-    State(state): State<AppState>,
-    Extension(sight): Extension<Sight>,
-    raw: RawQuery,
-    pairs: Parameters,
-) -> Response {
-    asked(Asked::Requests, state, sight, raw, pairs).await
-}
-
-/// Lines of logs.
-pub(super) async fn logs(
-    State(state): State<AppState>,
-    Extension(sight): Extension<Sight>,
-    raw: RawQuery,
-    pairs: Parameters,
-) -> Response {
-    asked(Asked::Logs, state, sight, raw, pairs).await
+/// Whoever answers about one thing: lines of JSON and then a trailer, or what comes from now on. A follower that was too
+/// slow gets `{"lagged":N}` in place of the N lines that it missed.
+pub(super) fn about(what: Asked) -> MethodRouter<AppState> {
+    get(async move |State(state), Extension(sight), raw: RawQuery, pairs: Parameters| {
+        asked(what, state, sight, raw, pairs).await
+    })
 }
 
 /// Events, and what is asked for beside them.
@@ -70,26 +58,6 @@ async fn asked(what: Asked, state: AppState, sight: Sight, raw: RawQuery, pairs:
     };
     let lines = state.sources.api.answer(what, question).await;
     answer(&state, sight.of(lines), permit)
-}
-
-/// Who is served how, one JSON row per line, and then a trailer.
-pub(super) async fn top(
-    State(state): State<AppState>,
-    Extension(sight): Extension<Sight>,
-    raw: RawQuery,
-    pairs: Parameters,
-) -> Response {
-    asked(Asked::Top, state, sight, raw, pairs).await
-}
-
-/// Requests with why they took as long as they did, one JSON explanation per line, and then a trailer.
-pub(super) async fn explain(
-    State(state): State<AppState>,
-    Extension(sight): Extension<Sight>,
-    raw: RawQuery,
-    pairs: Parameters,
-) -> Response {
-    asked(Asked::Explain, state, sight, raw, pairs).await
 }
 
 /// Streams what a feed tells, one JSON record per line, from now on. A follower that was too slow gets

@@ -222,11 +222,11 @@ impl Server {
 
 fn router(state: AppState) -> Router {
     let api = Router::new()
-        .route("/v1/requests", get(api::requests))
-        .route("/v1/top", get(api::top))
-        .route("/v1/logs", get(api::logs))
+        .route("/v1/requests", api::about(Asked::Requests))
+        .route("/v1/top", api::about(Asked::Top))
+        .route("/v1/logs", api::about(Asked::Logs))
         .route("/v1/events", get(api::events))
-        .route("/v1/explain", get(api::explain));
+        .route("/v1/explain", api::about(Asked::Explain));
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
     let scrape = get(metrics);
     let scrape = if state.sources.metrics_guarded {
