@@ -198,6 +198,35 @@ fn units_are_read_and_each_entry_is_there_once_whatever_becomes_of_the_reader() 
     assert_eq!(reader.read(2), ["six", "seven"]);
 }
 
+#[test]
+fn a_unit_that_is_silent_does_not_hold_up_the_place_of_the_others() {
+    let Some(program) = remote() else { return };
+    let mut journal = Journal::new(program);
+    journal.write("quiet.service", 6, &text(&["only this"]));
+    let units = journal.units(&["quiet.service", "busy.service"]);
+    let mut reader = Reader::new("", units.clone());
+    let mut seen = 0;
+    // The time without an entry is never as long as makes one whole.
+    for round in 0..12 {
+        wait_for("an entry", || {
+            reader.tail.turn(&[], reader.now, &mut reader.rows);
+            std::thread::sleep(Duration::from_millis(5));
+            (reader.tail.counts().bytes > seen).then_some(())
+        });
+        seen = reader.tail.counts().bytes;
+        reader.now += 200_000_000;
+        reader.tail.turn(&[], reader.now, &mut reader.rows);
+        if round < 11 {
+            journal.write("busy.service", 6, &[format!("INFO: {round}").as_bytes()]);
+        }
+    }
+    let told: Vec<&str> = reader.rows.iter().map(|row| row.message.as_str()).collect();
+    assert!(told.contains(&"only this") && told.contains(&"INFO: 9"), "{told:?}");
+    let places = reader.tail.places().text();
+    drop(reader);
+    assert_eq!(Reader::new(&places, units).read(1), ["INFO: 10"], "all else is behind that place");
+}
+
 /// Ends the `journalctl` of this process that reads in this folder.
 fn kill_journalctl(folder: &Path) {
     let mut killed = 0;

@@ -24,6 +24,9 @@ const PART: usize = 64 << 10;
 /// An entry is whole after so long without more lines, nanoseconds.
 const WHOLE: i64 = 500_000_000;
 
+/// Entries that are in no row yet, at most: beyond them what was begun is told as it is.
+const WAITING: usize = 1 << 16;
+
 /// Before a program that ended is started again, nanoseconds.
 const AGAIN: i64 = 5_000_000_000;
 
@@ -46,17 +49,26 @@ pub struct Units {
 /// Names an entry: the journal that numbers it with its unit, and its number.
 type Key = (u64, u64);
 
+/// What a unit has begun to write.
+#[derive(Default)]
+struct Begun {
+    assembler: Assembler,
+    /// Its first entry, and how bad it is if it does not say so itself.
+    first: Option<(Key, Option<Level>)>,
+    /// When something was read of it.
+    last: i64,
+}
+
 /// Reads what units write.
 pub(super) struct Journal {
     units: Units,
     program: Option<(Child, ChildStdout)>,
     splitter: Splitter,
-    assemblers: BTreeMap<String, Assembler>,
+    begun: BTreeMap<String, Begun>,
     /// The place up to which all is in rows.
     cursor: Option<String>,
-    /// Entries that were read after it, with their cursors, and how bad they are if they do not say so themselves.
-    read: VecDeque<(Key, String, Option<Level>)>,
-    last_read: i64,
+    /// Entries that were read after it, with their cursors.
+    read: VecDeque<(Key, String)>,
     again: i64,
     is_failing: bool,
 }
@@ -68,10 +80,9 @@ impl Journal {
             units,
             program: None,
             splitter: Splitter::new(0),
-            assemblers: BTreeMap::new(),
+            begun: BTreeMap::new(),
             cursor,
             read: VecDeque::new(),
-            last_read: 0,
             again: i64::MIN,
             is_failing: false,
         }
@@ -112,7 +123,7 @@ impl Journal {
                 }
                 Ok(read) => {
                     emit.counts.bytes += read as u64;
-                    (self.last_read, is_more, self.is_failing) = (now, true, false);
+                    (is_more, self.is_failing) = (true, false);
                     let mut lines: Vec<(Vec<u8>, u64)> = Vec::new();
                     self.splitter
                         .take(&buffer[..read], |line| lines.push((line.text.to_vec(), line.left_out)));
@@ -125,9 +136,9 @@ impl Journal {
                 Err(error) => self.ended(now, &error.to_string()),
             }
         }
-        if now - self.last_read >= WHOLE {
-            self.rest(&mut emit);
-        }
+        // One that is silent must not hold up the place that all have together.
+        let before = if self.read.len() > WAITING { i64::MAX } else { now - WHOLE };
+        self.rest(before, &mut emit);
         self.advance();
         is_more
     }
@@ -135,14 +146,17 @@ impl Journal {
     /// Nobody will turn it any more.
     pub(super) fn finish(&mut self, redactor: &Redactor, counts: &mut Counts, rows: &mut Vec<Row>) {
         let node = self.units.node.clone();
-        self.rest(&mut Emit { node: &node, redactor, counts, rows });
+        self.rest(i64::MAX, &mut Emit { node: &node, redactor, counts, rows });
         self.advance();
     }
 
-    fn rest(&mut self, emit: &mut Emit<'_>) {
-        for (unit, assembler) in &mut self.assemblers {
-            assembler.rest(|entry| emit.row(unit, &entry, &self.read));
+    /// Tells what was begun, of units of which nothing was read since this time.
+    fn rest(&mut self, before: i64, emit: &mut Emit<'_>) {
+        for (unit, begun) in self.begun.iter_mut().filter(|(_, begun)| begun.last <= before) {
+            let first = begun.first;
+            begun.assembler.rest(|entry| emit.row(unit, &entry, first.as_slice()));
         }
+        self.begun.retain(|_, begun| begun.assembler.begun(Stream::Stdout).is_some());
     }
 
     fn start(&self) -> io::Result<(Child, ChildStdout)> {
@@ -168,7 +182,7 @@ impl Journal {
         }
         self.stop();
         self.splitter = Splitter::new(0);
-        self.assemblers.clear();
+        self.begun.clear();
         self.read.clear();
         self.again = now + AGAIN;
     }
@@ -195,7 +209,7 @@ impl Journal {
         let key = key_of(cursor, unit);
         let micros = text("__REALTIME_TIMESTAMP").and_then(|text| text.parse::<i64>().ok());
         let level = level_of(text("PRIORITY"), text("_TRANSPORT"));
-        self.read.push_back((key, cursor.to_owned(), level));
+        self.read.push_back((key, cursor.to_owned()));
         let message = bytes(fields.get("MESSAGE").unwrap_or(&Value::Null));
         let piece = Piece {
             time: micros.map(|micros| micros.saturating_mul(1000)),
@@ -203,20 +217,24 @@ impl Journal {
             goes_on: false,
             text: message.into(),
         };
-        let read = &self.read;
-        let assembler = self.assemblers.entry(unit.to_owned()).or_default();
-        assembler.take(key, &piece, left_out, now, |entry| emit.row(unit, &entry, read));
+        let begun = self.begun.entry(unit.to_owned()).or_default();
+        let known: Vec<(Key, Option<Level>)> = begun.first.into_iter().chain([(key, level)]).collect();
+        begun.assembler.take(key, &piece, left_out, now, |entry| emit.row(unit, &entry, &known));
+        if begun.assembler.begun(Stream::Stdout) == Some(key) {
+            begun.first = Some((key, level));
+        }
+        begun.last = now;
     }
 
     /// Moves the cursor up to before the first entry that is in no row yet.
     fn advance(&mut self) {
         let begun: Vec<Key> =
-            self.assemblers.values().filter_map(|assembler| assembler.begun(Stream::Stdout)).collect();
-        while let Some((key, ..)) = self.read.front() {
+            self.begun.values().filter_map(|begun| begun.assembler.begun(Stream::Stdout)).collect();
+        while let Some((key, _)) = self.read.front() {
             if begun.contains(key) {
                 return;
             }
-            self.cursor = self.read.pop_front().map(|(_, cursor, _)| cursor);
+            self.cursor = self.read.pop_front().map(|(_, cursor)| cursor);
         }
     }
 }
@@ -236,12 +254,13 @@ struct Emit<'a> {
 }
 
 impl Emit<'_> {
-    fn row(&mut self, unit: &str, entry: &Entry, read: &VecDeque<(Key, String, Option<Level>)>) {
+    /// `known`: how bad entries are that may have begun it.
+    fn row(&mut self, unit: &str, entry: &Entry, known: &[(Key, Option<Level>)]) {
         let container = unit.strip_suffix(".service").unwrap_or(unit).to_owned();
         let origin = Origin { node: self.node.to_owned(), container, ..Origin::default() };
         let mut row = row_of(&origin, entry, self.redactor);
-        let known = read.iter().find(|(key, ..)| *key == (entry.file, entry.at));
-        row.level = row.level.or(known.and_then(|(_, _, level)| *level));
+        let known = known.iter().find(|(key, _)| *key == (entry.file, entry.at));
+        row.level = row.level.or(known.and_then(|(_, level)| *level));
         self.counts.rows += 1;
         self.counts.redactions += u64::from(row.redacted);
         self.counts.left_out += entry.left_out;
