@@ -15,7 +15,7 @@ use super::remark;
 use crate::config::cli::{DiffArgs, Pair, WhichArgs, WhoseArgs};
 use crate::exchange::RequestRecord;
 use crate::explain::{Difference, diff};
-use crate::recent::{MOST, Trailer};
+use crate::recent::{MOST, Partial, Trailer};
 
 /// How long a window is unless another is asked for.
 const WINDOW: &str = "15m";
@@ -118,8 +118,10 @@ fn show(args: &DiffArgs, mut output: impl Write, mut remarks: impl Write) -> Res
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
     Failure::unless_enough(runtime.block_on(async {
         let way = Way::find(&args.reach).await?;
-        let these = records(&way, &args.which.parameters(), &mut remarks).await?;
-        let mut others = records(&way, &other.parameters(), &mut remarks).await?;
+        let (these, mut partial) = records(&way, &args.which.parameters(), &mut remarks).await?;
+        let (mut others, lacking) = records(&way, &other.parameters(), &mut remarks).await?;
+        partial.extend(lacking.into_iter().filter(|one| !partial.contains(one)).collect::<Vec<_>>());
+        lacks(&mut remarks, &partial)?;
         let own: HashSet<(&str, &str)> =
             these.iter().map(|record| (record.node.as_str(), record.id.as_str())).collect();
         others.retain(|record| !own.contains(&(record.node.as_str(), record.id.as_str())));
@@ -142,7 +144,7 @@ async fn records(
     way: &Way,
     parameters: &[Pair],
     remarks: &mut impl Write,
-) -> Result<Vec<RequestRecord>, Failure> {
+) -> Result<(Vec<RequestRecord>, Vec<Partial>), Failure> {
     let mut answer = way.ask("/api/v1/requests", parameters).await?;
     let mut records = Vec::new();
     loop {
@@ -152,7 +154,6 @@ async fn records(
             Err(cause) => return Err(Failure::Broken { whom: way.whom(), cause }),
         };
         if let Ok(trailer) = serde_json::from_slice::<Trailer>(&line) {
-            lacks(remarks, &trailer.partial)?;
             if trailer.next.is_some() {
                 let count = records.len();
                 remark(
@@ -160,7 +161,7 @@ async fn records(
                     &format!("only the newest {count} of one side are compared: ask for a shorter time"),
                 )?;
             }
-            return Ok(records);
+            return Ok((records, trailer.partial));
         }
         let record =
             serde_json::from_slice(&line).map_err(|cause| Failure::NoLine { whom: way.whom(), cause })?;
@@ -175,7 +176,7 @@ fn text(told: &Difference, other: &str) -> String {
     let model = model.replace(char::is_control, "\u{fffd}");
     let mut lines = vec![
         format!("{model}{streamed}: {}", told.summary),
-        format!("  {:<18} {:>9} {:>9}   {other:>9} {other:>9}", "", "", ""),
+        format!("  {:<18} {:>9} {:>9}   {other:>9}", "", "these", ""),
         format!("  {:<18} {:>9} {:>9}   {:>9} {:>9}", "requests", told.requests[0], "", told.requests[1], ""),
     ];
     let percent = |share: f64| format!("{:.1}%", share * 100.0);

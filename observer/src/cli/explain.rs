@@ -9,6 +9,7 @@ use super::colours;
 use super::columns::duration;
 use super::failure::Failure;
 use super::reach::Way;
+use super::remark;
 use super::shown::{Shape, Shown};
 use crate::config::cli::ExplainArgs;
 use crate::exchange::{Outcome, RequestRecord};
@@ -35,7 +36,10 @@ fn show(args: &ExplainArgs, colour: bool, output: impl Write, remarks: impl Writ
     Failure::unless_enough(runtime.block_on(async {
         let way = Way::find(&args.reach).await?;
         let answer = way.ask("/api/v1/explain", &args.parameters()).await?;
-        shown.past(&way, true, answer).await
+        if shown.past(&way, true, answer).await? == 0 && !args.json {
+            remark(&mut shown.remarks, "no request that is remembered or stored is meant by this")?;
+        }
+        Ok(())
     }))
 }
 

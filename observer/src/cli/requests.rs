@@ -48,7 +48,7 @@ pub fn show(
         if args.follow || parameters.is_empty() {
             shown.follow(&way, answer).await
         } else {
-            shown.past(&way, true, answer).await
+            shown.past(&way, true, answer).await.map(drop)
         }
     }))
 }

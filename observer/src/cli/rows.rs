@@ -52,7 +52,7 @@ fn show(
             shown.follow(&way, answer).await
         } else {
             let is_newest_first = args.bucket.is_none() && args.order.as_deref() != Some("oldest");
-            shown.past(&way, is_newest_first, answer).await
+            shown.past(&way, is_newest_first, answer).await.map(drop)
         }
     }))
 }

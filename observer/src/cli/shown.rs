@@ -54,13 +54,13 @@ impl<S: Shape, O: Write, R: Write> Shown<S, O, R> {
         }
     }
 
-    /// Shows an answer that comes newest first so that the newest is last, where the reader looks.
+    /// Shows an answer that comes newest first so that the newest is last, where the reader looks. How many lines it had.
     pub(super) async fn past(
         &mut self,
         way: &Way,
         is_newest_first: bool,
         mut answer: Answer,
-    ) -> Result<(), Failure> {
+    ) -> Result<usize, Failure> {
         let mut lines: Vec<Bytes> = Vec::new();
         let trailer = loop {
             match answer.line().await {
@@ -80,7 +80,7 @@ impl<S: Shape, O: Write, R: Write> Shown<S, O, R> {
         }
         if self.json {
             let line = serde_json::to_string(&trailer).map_err(|error| Failure::Output(error.into()))?;
-            return writeln!(self.output, "{line}").map_err(Failure::Output);
+            return writeln!(self.output, "{line}").map(|()| lines.len()).map_err(Failure::Output);
         }
         lacks(&mut self.remarks, &trailer.partial)?;
         if trailer.next.is_some() {
@@ -90,7 +90,7 @@ impl<S: Shape, O: Write, R: Write> Shown<S, O, R> {
                 &format!("there are more than these {shown}: --limit shows more of them"),
             )?;
         }
-        Ok(())
+        Ok(lines.len())
     }
 
     fn line(&mut self, way: &Way, line: &[u8]) -> Result<(), Failure> {
