@@ -124,6 +124,17 @@ fn each_cause_has_its_layer() {
     let upload = verdict(&|record| delay(record, from_upload, 3.0), &[], &[]);
     let socket = verdict(&|record| record.queue.socket = Some(2.0), &[], &[]);
     let accept = verdict(&|record| record.queue.accept = Some(2.0), &[], &[]);
+    // What lay in the socket of a connection that nobody had accepted waited in the backlog, and once.
+    let backlog = verdict(
+        &|record| {
+            (record.queue.accept, record.queue.socket) = (Some(2.0), Some(2.0001));
+            record.clocks.accepted = Some(-0.0002);
+        },
+        &[],
+        &[],
+    );
+    assert_eq!(spans(&backlog, Span::Socket), Some(0.0002));
+    assert!(backlog.verdict.summary.contains("backlog"), "{:?}", backlog.verdict);
     let dispatch = verdict(
         &|record| {
             (record.role, record.queue.dispatch) = (Role::Gateway, Some(2.0));
@@ -407,6 +418,10 @@ fn a_gpu_is_at_fault_only_as_long_as_it_was() {
     };
     let told = explained(&record, &neighbours("GPU-1"), &[]);
     assert_eq!((told.verdict.layer, told.beside, told.beside_on_gpu), (Layer::Gpu, 0, 4), "{told:?}");
+    // Those of its own container are none of others.
+    let own: Vec<RequestRecord> = crowd(4).into_iter().map(|other| with_gpu(other, "GPU-1")).collect();
+    let told = explained(&record, &own, &[]);
+    assert_eq!((told.verdict.layer, told.beside, told.beside_on_gpu), (Layer::Decode, 4, 0), "{told:?}");
     let told = explained(&record, &neighbours("GPU-2"), &[]);
     assert_eq!((told.verdict.layer, told.beside_on_gpu), (Layer::Decode, 0), "{told:?}");
 }
