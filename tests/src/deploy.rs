@@ -42,6 +42,19 @@ impl Renderer {
         parsed(&self.run(&["kustomize", name], "").unwrap_or_else(|why| panic!("{name}: {why}")))
     }
 
+    /// The objects of a folder of `deploy/kustomize` with one of its components.
+    pub fn kustomize_with(&self, base: &str, component: &str) -> Vec<Value> {
+        let overlay = tempfile::tempdir().expect("a folder");
+        // Kustomize takes paths that are relative alone.
+        let up = "../".repeat(overlay.path().components().count() - 1);
+        let of = |name: &str| {
+            format!("{up}{}", path("kustomize").join(name).display().to_string().trim_start_matches('/'))
+        };
+        let text = format!("resources: [{}]\ncomponents: [{}]\n", of(base), of(component));
+        std::fs::write(overlay.path().join("kustomization.yaml"), text).expect("written");
+        self.kustomize(overlay.path().to_str().expect("UTF-8"))
+    }
+
     /// Whether each is what Kubernetes takes, or what is wrong with the first that is not.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{Finding, Role, State};
 use crate::config::{Config, LabelStyle};
-use crate::kube::{Agents, Connection, Failure, missing, of_agent, of_cluster, pod_monitors};
+use crate::kube::{Agents, Connection, Failure, missing, of_agent, of_cluster, of_reviews, pod_monitors};
 use crate::serve::TokenFile;
 
 pub(super) async fn examine(role: Role, config: &Config) -> Vec<Finding> {
@@ -30,10 +30,13 @@ pub(super) async fn examine(role: Role, config: &Config) -> Vec<Finding> {
         }
     };
     let namespace = config.cluster.namespace.as_deref().unwrap_or(connection.namespace());
-    let rights = match role {
+    let mut rights = match role {
         Role::Agent => of_agent(),
         Role::Cluster => of_cluster(namespace, &config.cluster.lease),
     };
+    if config.api.kubernetes {
+        rights.extend(of_reviews());
+    }
     let asked = rights.len();
     match missing(&connection, rights).await {
         Err((failure, said)) => findings.push(Finding::with("api server", state, said, remedy(failure))),

@@ -1,5 +1,6 @@
 //! What the machine grants an agent, but for what the kernel room itself requires.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         btf(Path::new("/sys/kernel/btf/vmlinux").exists()),
         cgroups(Path::new("/sys/fs/cgroup")),
         pod_logs(&config.kubernetes.pod_logs),
+        units(&config.logs.units, std::env::var_os("PATH").as_deref()),
         nvml(
             Path::new("/proc/driver/nvidia/version").exists(),
             NVML.iter().map(|folder| Path::new(folder).join("libnvidia-ml.so.1")).find(|file| file.exists()),
@@ -107,6 +109,23 @@ fn pod_logs(folder: &Path) -> Finding {
     )
 }
 
+/// Units are read by a program that is not in every image.
+fn units(names: &[String], path: Option<&OsStr>) -> Finding {
+    if names.is_empty() {
+        return Finding::ok("journalctl", "not needed: logs.units names none");
+    }
+    let mut folders = path.map(std::env::split_paths).into_iter().flatten();
+    match folders.find_map(|folder| Some(folder.join("journalctl")).filter(|file| file.is_file())) {
+        Some(file) => Finding::ok("journalctl", file.display().to_string()),
+        None => Finding::with(
+            "journalctl",
+            State::Less,
+            "it is not on PATH: units are not read",
+            "install systemd's journalctl beside the observer, or clear logs.units",
+        ),
+    }
+}
+
 fn nvml(driver: bool, library: Option<PathBuf>) -> Finding {
     match (driver, library) {
         (_, Some(path)) => Finding::ok("libnvidia-ml", path.display().to_string()),
@@ -131,6 +150,16 @@ mod tests {
         let old = kernel("5.4.0-150-generic");
         assert_eq!(old.state, State::Missing);
         assert!(old.remedy.unwrap().contains("5.10"));
+    }
+
+    #[test]
+    fn units_need_a_program() {
+        let (folder, names) = (tempfile::tempdir().unwrap(), ["vllm.service".to_owned()]);
+        let path = Some(folder.path().as_os_str());
+        assert_eq!(units(&[], None).state, State::Ok);
+        assert_eq!((units(&names, path).state, units(&names, None).state), (State::Less, State::Less));
+        fs::write(folder.path().join("journalctl"), "").unwrap();
+        assert_eq!(units(&names, path).state, State::Ok);
     }
 
     #[test]

@@ -34,6 +34,6 @@ pub use health::{Failure, Health, Snapshot};
 pub use lease::{Candidate, Leadership, Term};
 pub use node::{TellChange, watch_node};
 pub use reviews::{Doing, Reviews, User};
-pub use rights::{Right, missing, of_agent, of_cluster};
+pub use rights::{Right, missing, of_agent, of_cluster, of_reviews};
 pub use scrapes::pod_monitors;
 pub use watch::{Keep, keep};

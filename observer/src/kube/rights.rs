@@ -83,6 +83,14 @@ pub fn of_cluster(namespace: &str, lease: &str) -> Vec<Right> {
         .collect()
 }
 
+/// Of either, where `api.kubernetes` has them ask about those who ask.
+pub fn of_reviews() -> Vec<Right> {
+    vec![
+        Right::everywhere("authentication.k8s.io", "tokenreviews", "create"),
+        Right::everywhere("authorization.k8s.io", "subjectaccessreviews", "create"),
+    ]
+}
+
 /// Which of these rights whoever asks does not have.
 ///
 /// # Errors

@@ -50,20 +50,32 @@ fn the_plain_manifests_are_the_charts() {
         [("base", json!({})), ("overlays/least-privilege", least_privilege()), ("overlays/no-gpu", no_gpu())]
     {
         let plain = renderer.kustomize(folder);
-        renderer.validate(&plain).unwrap_or_else(|why| panic!("{folder}: {why}"));
-        let plain = comparable(plain);
         values["namespace"] = json!({"create": true});
-        let mut chart = comparable(renderer.helm(&values).expect("objects"));
-        // The configuration is a file of its own there.
-        let configuration = &plain["ConfigMap observer"]["data"];
-        assert!(configuration["observer.toml"].is_string(), "{configuration}");
-        chart.get_mut("ConfigMap observer").expect("a ConfigMap")["data"] = configuration.clone();
-        let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&plain), names(&chart), "{folder}");
-        for (name, object) in &plain {
-            assert_eq!(object, &chart[name], "{folder}: {name}: plain manifest and chart");
-        }
+        assert_same(folder, &renderer, plain, &values);
     }
+}
+
+fn assert_same(folder: &str, renderer: &Renderer, plain: Vec<Value>, values: &Value) {
+    renderer.validate(&plain).unwrap_or_else(|why| panic!("{folder}: {why}"));
+    let plain = comparable(plain);
+    let mut chart = comparable(renderer.helm(values).expect("objects"));
+    // The configuration is a file of its own there.
+    let configuration = &plain["ConfigMap observer"]["data"];
+    assert!(configuration["observer.toml"].is_string(), "{configuration}");
+    chart.get_mut("ConfigMap observer").expect("a ConfigMap")["data"] = configuration.clone();
+    let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&plain), names(&chart), "{folder}");
+    for (name, object) in &plain {
+        assert_eq!(object, &chart[name], "{folder}: {name}: plain manifest and chart");
+    }
+}
+
+#[test]
+fn who_may_ask_is_the_charts() {
+    let Some(renderer) = Renderer::find() else { return };
+    let plain = renderer.kustomize_with("base", "components/api-kubernetes");
+    let values = json!({"namespace": {"create": true}, "api": {"kubernetes": true}});
+    assert_same("components/api-kubernetes", &renderer, plain, &values);
 }
 
 #[test]
