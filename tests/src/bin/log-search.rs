@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use observer::capture::{monotonic, wall};
@@ -143,9 +144,30 @@ fn wanted() -> Wanted {
     Wanted { all: true, ..Wanted::default() }
 }
 
+/// The most of memory of its own (and not of mapped files, which the kernel takes back when it needs room) that this process
+/// has had, KiB, for as long as it is asked.
+fn watch_memory() -> Arc<AtomicU64> {
+    let most = Arc::<AtomicU64>::default();
+    let told = Arc::clone(&most);
+    std::thread::spawn(move || {
+        while Arc::strong_count(&told) > 1 {
+            told.fetch_max(of_status("RssAnon:"), Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    most
+}
+
+/// KiB of a kind of memory.
+fn of_status(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).expect("a kind of memory");
+    value.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Reads all lines into the store, and tells how long that took and how much memory.
 fn read(pods: &Path, path: &Path, lines: u64) {
-    let begin = monotonic();
+    let (begin, memory) = (monotonic(), watch_memory());
     let (store, writer) = Store::open(bounds(path), now).expect("the store");
     let writing = std::thread::spawn(move || writer.run(&AtomicBool::new(false)));
     let mut tail = Tail::new(Places::default(), true);
@@ -159,13 +181,12 @@ fn read(pods: &Path, path: &Path, lines: u64) {
     drop(store);
     writing.join().expect("written");
     let took = Duration::from_nanos(monotonic() - begin).as_secs_f64();
-    let status = fs::read_to_string("/proc/self/status").expect("status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     println!(
-        "{:.0} lines/s, {:.1} MiB/s into the store; peak memory {}",
+        "{:.0} lines/s, {:.1} MiB/s into the store; at most {} MiB of memory, {} MiB with mapped files",
         lines as f64 / took,
         tail.counts().bytes as f64 / took / f64::from(1 << 20),
-        peak.trim()
+        memory.load(Ordering::Relaxed) >> 10,
+        of_status("VmHWM:") >> 10,
     );
 }
 
