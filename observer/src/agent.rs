@@ -5,6 +5,7 @@
 
 mod gpus;
 pub(crate) mod keeping;
+mod lines;
 mod occurrences;
 mod pace;
 mod pods;
@@ -40,7 +41,7 @@ use crate::{
     estimate::Estimator,
     exchange::{Observation, RequestRecord},
     export::{
-        otlp::{Otlp, OtlpError},
+        otlp::OtlpError,
         prometheus::{Beside, GpuTold, RequestMetrics, exporter},
     },
     gpu::{self, AllocationsTold, Board, Nvidia, watch_allocations},
@@ -59,7 +60,7 @@ use keeping::Keeping;
 use occurrences::Occurrences;
 use pods::Rows;
 pub use record::record;
-use telling::Telling;
+use telling::{Receivers, Telling};
 use tenants::{SharedTold, Tenants};
 use whose::{NodeScope, SharedPods, Whose};
 
@@ -329,7 +330,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
     let feed = RequestFeed::new(FEED, config.api.recent, now());
     let statistics = Statistics::default();
-    let otlp = Otlp::new(&config.otlp, now)?;
+    let to = Receivers::of(config)?;
     let engines = config.engines.metrics.then(|| Arc::new(Engines::new(config.engines.interval)));
     let (pods, told_of_pods) = (SharedPods::default(), SharedTold::default());
     let whose = Whose {
@@ -340,12 +341,12 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     let kubernetes = Connection::find(&config.kubernetes).await?;
     let asked = kubernetes.is_some().then(|| Arc::clone(&pods));
     let stop = Arc::new(AtomicBool::new(false));
-    let (keeping, threads) = keeping::start(config, &pods, kubernetes.is_some(), &stop)?;
+    let (keeping, threads) = keeping::start(config, &pods, kubernetes.is_some(), to.clone(), &stop)?;
     let watches = match &kubernetes {
         Some(connection) => watch_pods(connection, config, &pods, keeping.clone()),
         None => Vec::new(),
     };
-    let telling = otlp.clone().map(|otlp| Telling::start(otlp, feed.follow(), Arc::clone(&pods)));
+    let telling = Telling::start(to.clone(), feed.follow(), Arc::clone(&pods));
     let (told_of_gpus, allocations) = (SharedGpus::default(), AllocationsTold::default());
     let (board, rounds) = Board::new(config.gpu.interval, monotonic);
     if config.gpu.enabled {
@@ -395,7 +396,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
             let now = monotonic();
             let told = engines.as_ref().map_or_else(Told::default, |engines| engines.told(now));
             let pods = told_of_pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
+            let otlp = to.told();
             let gpus = GpuTold {
                 node: node.clone(),
                 read: if reads_gpus { board.told() } else { gpu::Told::default() },
@@ -413,6 +414,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
         api: Arc::new(api),
         token: Arc::new(TokenFile::at(config.api.token_file.clone())),
         reviewer: reviewer(config, kubernetes.as_ref())?,
+        intake: None,
         metrics_guarded: config.metrics.guarded,
     };
     let served = server
@@ -440,9 +442,7 @@ async fn agent(config: &Config) -> Result<(), AgentError> {
     keeping.own("stopped", Level::Info, "the observer was told to stop".to_owned());
     threads.end();
     captured??;
-    if let Some(telling) = telling {
-        telling.end().await;
-    }
+    telling.end().await;
     Ok(served?)
 }
 

@@ -30,7 +30,7 @@ use crate::{
     },
     fleet::{Directory, Fleet},
     kube::{Agents, Candidate, Clocks, ConnectError, Connection, Health, Leadership, cluster::Cluster},
-    serve::{Feed, ServeError, Server, Sources, TokenFile},
+    serve::{Feed, Intake, ServeError, Server, Sources, TokenFile},
     store::Store,
     timeline::Level,
 };
@@ -92,6 +92,7 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
         tell(feed.clone(), otlp.clone(), keeping.clone()),
         CLOCKS,
     ));
+    let intake = intake(config, &keeping);
     let health = Health::of("leases", monotonic);
     let namespace = config.cluster.namespace.as_deref().unwrap_or(connection.namespace());
     let (mut candidate, leadership) = Candidate::new(
@@ -105,16 +106,23 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     let token = Arc::new(TokenFile::at(config.api.token_file.clone()));
     info!(address = %server.address(), "serving /metrics, /healthz, /readyz and /api/v1");
     let sources = Sources {
-        metrics: scrape(config, &cluster, &leadership, health, (otlp.clone(), keeping.store.clone())),
+        metrics: scrape(
+            config,
+            &cluster,
+            &leadership,
+            health,
+            (otlp.clone(), keeping.store.clone(), intake.clone()),
+        ),
         ready: Arc::clone(&ready),
         not_ready: "the lease was not read yet",
         events: Some(feed),
         api: Arc::new(
             fleet(config, &connection, namespace, Arc::clone(&token))?
-                .beside(Arc::new(Own::new(&keeping, leadership.clone()))),
+                .beside(Arc::new(Own::new(&keeping, leadership.clone())), intake.is_some()),
         ),
         token,
         reviewer: crate::agent::reviewer(config, Some(&connection))?,
+        intake,
         metrics_guarded: config.metrics.guarded,
     };
     let sending = otlp.clone().map(|otlp| tokio::spawn(async move { otlp.run().await }));
@@ -147,6 +155,15 @@ async fn cluster(config: &Config) -> Result<(), ClusterError> {
     };
     threads.end();
     Ok(served?)
+}
+
+/// Where lines go that agents send, if they are to be kept and there is a store.
+fn intake(config: &Config, keeping: &Keeping) -> Option<Intake> {
+    if config.cluster.logs && keeping.store.is_none() {
+        warn!("cluster.logs: without a store no lines are taken in");
+    }
+    let store = keeping.store.clone().filter(|_| config.cluster.logs)?;
+    Some(Intake::new(store, config.logs.redact, || wall().cast_signed()))
 }
 
 /// The agents behind their Service, as one that answers; whether this replica leads does not matter.
@@ -192,7 +209,7 @@ fn scrape(
     cluster: &Arc<Cluster>,
     leadership: &Leadership,
     lease: Arc<Health>,
-    (otlp, store): (Option<Otlp>, Option<Store>),
+    (otlp, store, intake): (Option<Otlp>, Option<Store>, Option<Intake>),
 ) -> crate::serve::RenderMetrics {
     let (scrape, cluster, leadership) =
         (ClusterScrape::new(&config.metrics), Arc::clone(cluster), leadership.clone());
@@ -206,7 +223,10 @@ fn scrape(
         let told = told.filter(|_| leadership.leads());
         let otlp = otlp.as_ref().map(Otlp::told).unwrap_or_default();
         let kept = store.as_ref().map(Store::counts);
-        scrape.gather(told.as_ref(), &watches, &otlp, kept.as_ref()).map_err(|error| error.to_string())
+        let received = intake.as_ref().map(Intake::counts);
+        scrape
+            .gather(told.as_ref(), &watches, &otlp, (kept.as_ref(), received))
+            .map_err(|error| error.to_string())
     })
 }
 

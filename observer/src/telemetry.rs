@@ -62,6 +62,19 @@ impl AgentStats {
     }
 }
 
+/// Log records that others sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceivedCounts {
+    /// Lines that were taken in.
+    pub lines: u64,
+    /// Records that were not, because they are events.
+    pub events: u64,
+    /// Messages that were refused because there was no room.
+    pub no_room: u64,
+    /// Messages that were refused because they are none.
+    pub malformed: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

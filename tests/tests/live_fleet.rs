@@ -389,3 +389,101 @@ fn lines_of_all_nodes_are_found_and_counted_in_one_place() {
     kill_process(Pid::from_raw(agents[1].running.pid().cast_signed()).unwrap(), Signal::CONT)
         .expect("goes on");
 }
+
+#[test]
+fn lines_that_agents_sent_outlive_their_files() {
+    if !privileged() {
+        return;
+    }
+    let (site, logs) = (Site::start(), PodLogs::default());
+    fs::write(site.path("token"), API_TOKEN).expect("a token");
+    let token = format!("api.token_file={}", site.text("token"));
+    let kept = format!("store.path={}", site.text("kept"));
+    let cluster = site.cluster(&["cluster.logs=true", "store.enabled=true", &kept, &token]);
+    let settings = [
+        "kubernetes.mode=off".to_owned(),
+        "store.enabled=true".to_owned(),
+        format!("store.path={}", site.text("store")),
+        format!("kubernetes.pod_logs={}", logs.path().display()),
+        "logs.store=off".to_owned(),
+        "logs.all=true".to_owned(),
+        format!("logs.cluster=http://{}", cluster.address),
+        format!("api.token_file={}", site.text("token")),
+    ];
+    let agent = || {
+        let args = ["--node", "node-a"].into_iter();
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        Agent::start(&args.chain(settings).collect::<Vec<_>>())
+    };
+    let first = agent();
+    site.announce("node-a", &first.address);
+    let (stays, goes) = (logs.server("ml", "llama-0"), logs.server("ml", "llama-1"));
+    for number in 0..40 {
+        for (pod, folder) in [("stays", &stays), ("goes", &goes)] {
+            append(
+                &folder.join("0.log"),
+                &cri(logs.ago(30), "stderr", &format!("ERROR: {pod} number{number}")),
+            );
+        }
+    }
+    let received = |count: f64| {
+        wait_for("the lines", || {
+            let value =
+                cluster.metrics().value("observer_received_log_records_total", &[("outcome", "kept")]);
+            (value >= Some(count)).then_some(())
+        });
+    };
+    received(80.0);
+    let asked = |question: &str| {
+        let (status, text) = cluster.get(&format!("/api/v1/logs?since=1h&limit=5000&{question}"));
+        assert_eq!(status, 200, "{text}");
+        text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect::<Vec<_>>()
+    };
+    let messages = |question: &str| {
+        let rows = asked(question);
+        let mut told: Vec<_> =
+            rows.iter().filter_map(|row| row["message"].as_str().map(str::to_owned)).collect();
+        told.sort_unstable();
+        told
+    };
+    let expected = |pods: &[&str], numbers: usize| {
+        let of = |pod: &&str| {
+            (0..numbers).map(|number| format!("ERROR: {pod} number{number}")).collect::<Vec<_>>()
+        };
+        let mut all = pods.iter().flat_map(of).collect::<Vec<_>>();
+        all.sort_unstable();
+        all
+    };
+    let hits = |question: &str| asked(question).iter().filter_map(|row| row["hits"].as_u64()).sum::<u64>();
+    // Both know them: each is told once, and counted once.
+    wait_for("all of them, written", || (hits("bucket=1h") == 80).then_some(()));
+    assert_eq!(messages(""), expected(&["goes", "stays"], 40));
+    let row = &asked("pod=llama-1")[0];
+    assert_eq!(
+        ["node", "namespace", "pod", "container", "level", "stream"].map(|name| row[name].as_str()),
+        ["node-a", "ml", "llama-1", "server", "error", "stderr"].map(Some)
+    );
+
+    // A pod goes, with its files; the agent, too, without being told.
+    fs::remove_dir_all(goes.parent().expect("the pod's folder")).expect("deleted");
+    assert_eq!(messages("pod=llama-1"), expected(&["goes"], 40));
+    first.end(Signal::KILL);
+    assert_eq!(messages(""), expected(&["goes", "stays"], 40));
+    let partial = asked("").pop().expect("a trailer")["partial"].to_string();
+    assert!(partial.contains("node-a"), "{partial}");
+
+    // What was sent is not sent again, and what was written meanwhile is.
+    append(&stays.join("0.log"), &cri(logs.ago(20), "stderr", "ERROR: stays number40"));
+    let second = agent();
+    site.announce("node-a", &second.address);
+    received(81.0);
+    wait_for("the new line", || (hits("bucket=1h") == 81).then_some(()));
+    let metrics = cluster.metrics();
+    metrics.assert_lint();
+    let sent_again =
+        metrics.value("observer_received_log_records_total", &[("outcome", "kept")]).unwrap_or(0.0) - 81.0;
+    println!("{sent_again} lines were sent again");
+    assert!(sent_again <= 0.0, "all that was sent had been noted");
+    second.metrics().assert_lint();
+    assert_eq!(second.metrics().sum("observer_otlp_dropped_total", &[]), Some(0));
+}

@@ -8,16 +8,19 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use tracing::{info, warn};
 
-use super::{now, telling::known, whose::SharedPods};
+use super::{
+    lines, now,
+    telling::{Receivers, known},
+    whose::SharedPods,
+};
 use crate::{
     config::{Config, LogStore},
     lines::Origin,
-    logs::{Counts, Places, Source, Tail, Units, Wanted},
+    logs::{Counts, Source, Wanted},
     recent::Finished,
     serve::{LogFiles, RowFeed},
     store::{Bounds, Store, StoreError},
@@ -26,9 +29,6 @@ use crate::{
 
 /// Rows that a slow follower may lag behind.
 const FEED: usize = 4096;
-
-/// Between looks at files of logs.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Logs that are wanted, as the thread that captures knows them.
 pub(super) type SharedWanted = Arc<Mutex<Wanted>>;
@@ -46,8 +46,10 @@ pub(crate) struct Keeping {
     pub(super) files: LogFiles,
     pub(super) wanted: SharedWanted,
     pub(super) read: Arc<Mutex<Counts>>,
+    /// To whom events go beside, and lines.
+    pub(super) to: Receivers,
     told: Arc<AtomicU64>,
-    pods: SharedPods,
+    pub(super) pods: SharedPods,
 }
 
 /// The threads.
@@ -83,6 +85,7 @@ pub(crate) fn open(
         wanted: SharedWanted::default(),
         files: LogFiles::default(),
         read: Arc::default(),
+        to: Receivers::default(),
         told: Arc::default(),
         pods: Arc::clone(pods),
     };
@@ -111,9 +114,11 @@ pub(super) fn start(
     config: &Config,
     pods: &SharedPods,
     in_kubernetes: bool,
+    to: Receivers,
     stop: &Arc<AtomicBool>,
 ) -> io::Result<(Keeping, Threads)> {
     let (mut keeping, threads) = open(config, &config.node, 'e', pods)?;
+    keeping.to = to;
     let sources = sources(config, &keeping.wanted);
     keeping.files = LogFiles { sources, redacts: config.logs.redact, wall: now };
     if let Some(store) = &keeping.store {
@@ -122,55 +127,21 @@ pub(super) fn start(
             LogStore::Off => false,
             LogStore::Auto => !in_kubernetes,
         };
-        if keeping.stores_logs {
-            logs_thread(config, store, &keeping, Arc::clone(stop))?;
+        if keeping.stores_logs || !keeping.to.of_lines().is_empty() {
+            lines::follow(config, store, &keeping, Arc::clone(stop))?;
         }
+    } else if !keeping.to.of_lines().is_empty() {
+        warn!(
+            "otlp.lines, logs.cluster: without a store nobody knows up to where lines were sent, so none are"
+        );
     }
     Ok((keeping, threads))
 }
 
-/// Follows logs. At worst it waits for the store while the process ends: what it read is read again then.
-fn logs_thread(config: &Config, store: &Store, keeping: &Keeping, stop: Arc<AtomicBool>) -> io::Result<()> {
-    let (store, rows, counts) = (store.clone(), keeping.rows.clone(), Arc::clone(&keeping.read));
-    let (redacts, sources) = (config.logs.redact, sources(config, &keeping.wanted));
-    let age = i64::try_from(config.store.age.as_nanos()).unwrap_or(i64::MAX);
-    let units = Units {
-        names: config.logs.units.clone(),
-        folder: config.logs.journal.clone(),
-        node: config.node.clone(),
-        since: now().saturating_sub(age),
-    };
-    thread::Builder::new().name("logs".into()).spawn(move || {
-        let begin = || {
-            let generation = store.generation();
-            let places = store.places().and_then(|text| Places::of(&text)).unwrap_or_default();
-            (generation, Tail::new(places, redacts).with_units(units.clone()))
-        };
-        let (mut generation, mut tail) = begin();
-        while !stop.load(Ordering::Relaxed) {
-            let mut told = Vec::new();
-            let is_more = tail.turn(&sources(), now(), &mut told);
-            *counts.lock().unwrap_or_else(PoisonError::into_inner) = tail.counts();
-            if !told.is_empty() {
-                for row in &told {
-                    rows.publish(row);
-                }
-                if store.lines(generation, told, tail.places().text()).is_err() {
-                    (generation, tail) = begin();
-                }
-            }
-            if !is_more {
-                thread::sleep(LOOK);
-            }
-        }
-    })?;
-    Ok(())
-}
-
-type Sources = Arc<dyn Fn() -> Vec<(Source, Origin)> + Send + Sync>;
+pub(super) type Sources = Arc<dyn Fn() -> Vec<(Source, Origin)> + Send + Sync>;
 
 /// Logs that may be told of, now.
-fn sources(config: &Config, shared: &SharedWanted) -> Sources {
+pub(super) fn sources(config: &Config, shared: &SharedWanted) -> Sources {
     let (node, pod_logs, all) = (config.node.clone(), config.kubernetes.pod_logs.clone(), config.logs.all);
     let files: Vec<(PathBuf, Origin)> =
         config.logs.files.iter().map(|path| (path.clone(), origin_of(path, &node))).collect();
@@ -217,6 +188,7 @@ impl Keeping {
             row.workload = self.workload(&row.namespace, &row.pod);
         }
         self.rows.publish(&row);
+        self.to.event(&row, &self.pods);
         if let Some(store) = &self.store {
             store.event(row);
         }

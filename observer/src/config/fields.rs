@@ -49,6 +49,8 @@ const ROUNDS: &str = "write a time from 100ms to 2s, such as 1s";
 const BYTES: &str = "write a size from 1MiB to 64GiB, such as 256MiB";
 
 const PROTOCOL: &str = "write grpc or http/protobuf";
+const KEEPER: &str =
+    "write the URL of the cluster role without a path, such as http://observer-cluster.llm:9842";
 const FILE: &str = "write the path of a file or folder";
 const STORED: &str = "write a size from 64MiB to 16TiB, such as 2GiB";
 const AGE: &str = "write a time from 1h to 8760h, such as 168h";
@@ -112,14 +114,17 @@ const FIELDS: &[Field] = &[
     field("cluster.lease", OBJECT, |c, v| put(&mut c.cluster.lease, object_name(v))),
     field("cluster.namespace", OBJECT, |c, v| put(&mut c.cluster.namespace, object_name(v).map(Some))),
     field("cluster.agents", OBJECT, |c, v| put(&mut c.cluster.agents, object_name(v))),
+    field("cluster.logs", SWITCH, |c, v| put(&mut c.cluster.logs, switch(v))),
     field("otlp.endpoint", otlp::ENDPOINT, |c, v| put(&mut c.otlp.endpoint, otlp::endpoint(v))),
     field("otlp.protocol", PROTOCOL, |c, v| put(&mut c.otlp.protocol, otlp::protocol(v))),
     field("otlp.headers", otlp::HEADERS, |c, v| put(&mut c.otlp.headers, otlp::headers(v))),
     field("otlp.headers_file", FILE, |c, v| put(&mut c.otlp.headers_file, path(v).map(Some))),
+    field("otlp.token_file", FILE, |c, v| put(&mut c.otlp.token_file, path(v).map(Some))),
     field("otlp.ca_file", FILE, |c, v| put(&mut c.otlp.ca_file, path(v).map(Some))),
     field("otlp.gzip", SWITCH, |c, v| put(&mut c.otlp.gzip, switch(v))),
     field("otlp.traces", SWITCH, |c, v| put(&mut c.otlp.traces, switch(v))),
     field("otlp.logs", SWITCH, |c, v| put(&mut c.otlp.logs, switch(v))),
+    field("otlp.lines", SWITCH, |c, v| put(&mut c.otlp.lines, switch(v))),
     field("otlp.queue", MEMORY, |c, v| put(&mut c.otlp.queue, memory(v, 4 << 30))),
     field("store.enabled", SWITCH, |c, v| put(&mut c.store.enabled, switch(v))),
     field("store.path", FILE, |c, v| put(&mut c.store.path, path(v))),
@@ -131,6 +136,7 @@ const FIELDS: &[Field] = &[
     field("logs.files", FILES, |c, v| put(&mut c.logs.files, files(v))),
     field("logs.units", UNITS, |c, v| put(&mut c.logs.units, units(v))),
     field("logs.journal", FILE, |c, v| put(&mut c.logs.journal, path(v).map(Some))),
+    field("logs.cluster", KEEPER, |c, v| put(&mut c.logs.cluster, otlp::endpoint(v))),
     field("limits.bytes", BYTES, |c, v| put(&mut c.limits.bytes, memory(v, 64 << 30))),
 ];
 

@@ -63,10 +63,17 @@ pub struct ClusterConfig {
     pub namespace: Option<String>,
     /// The headless Service of the agents.
     pub agents: String,
+    /// Whether lines of logs that agents send are kept.
+    pub logs: bool,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { lease: "observer-cluster".to_owned(), namespace: None, agents: "observer-agent".to_owned() }
+        Self {
+            lease: "observer-cluster".to_owned(),
+            namespace: None,
+            agents: "observer-agent".to_owned(),
+            logs: false,
+        }
     }
 }

@@ -292,6 +292,18 @@ impl Config {
         Ok(config)
     }
 
+    /// How lines get to the cluster role that keeps them, if they do.
+    pub fn to_cluster(&self) -> OtlpConfig {
+        OtlpConfig {
+            endpoint: self.logs.cluster.clone(),
+            token_file: self.api.token_file.clone(),
+            traces: false,
+            lines: true,
+            queue: self.otlp.queue,
+            ..OtlpConfig::default()
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if self.metrics.max_series_per_process > self.metrics.max_series {
             return Err(ConfigError::Contradiction {

@@ -16,6 +16,7 @@ pub(super) const HEADERS: &str = "write at most 32 headers as name=value, such a
 
 /// `otlp.*`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that an operator has")]
 pub struct OtlpConfig {
     /// Where the receiver is; without it nothing is sent.
     pub endpoint: Option<hyper::Uri>,
@@ -25,6 +26,8 @@ pub struct OtlpConfig {
     pub headers: Vec<(String, String)>,
     /// File with more of them, a `name=value` per line; read again for each request.
     pub headers_file: Option<PathBuf>,
+    /// File with a token that is presented; read again for each request.
+    pub token_file: Option<PathBuf>,
     /// File with the certificates of those who may vouch for the receiver, PEM; without it those of the system.
     pub ca_file: Option<PathBuf>,
     /// Whether requests are compressed.
@@ -33,6 +36,8 @@ pub struct OtlpConfig {
     pub traces: bool,
     /// Whether events are sent as log records.
     pub logs: bool,
+    /// Whether lines of logs are sent as log records.
+    pub lines: bool,
     /// Bytes of spans that may wait, and of log records.
     pub queue: usize,
 }
@@ -47,6 +52,13 @@ pub enum OtlpProtocol {
     HttpProtobuf,
 }
 
+impl OtlpConfig {
+    /// Whether anything is sent as log records.
+    pub const fn has_logs(&self) -> bool {
+        self.logs || self.lines
+    }
+}
+
 impl Default for OtlpConfig {
     fn default() -> Self {
         Self {
@@ -54,10 +66,12 @@ impl Default for OtlpConfig {
             protocol: OtlpProtocol::default(),
             headers: Vec::new(),
             headers_file: None,
+            token_file: None,
             ca_file: None,
             gzip: true,
             traces: true,
             logs: false,
+            lines: false,
             queue: 16 << 20,
         }
     }

@@ -42,6 +42,8 @@ pub struct LogsConfig {
     pub units: Vec<String>,
     /// The folder of the journal, if not this machine's own.
     pub journal: Option<PathBuf>,
+    /// The cluster role that keeps lines, if they are sent there.
+    pub cluster: Option<hyper::Uri>,
 }
 
 impl Default for LogsConfig {
@@ -53,6 +55,7 @@ impl Default for LogsConfig {
             files: Vec::new(),
             units: Vec::new(),
             journal: None,
+            cluster: None,
         }
     }
 }

@@ -31,10 +31,12 @@ const OTLP: &str = r#"
     otlp.protocol = "grpc"
     otlp.headers = ["x-scope-orgid=ml"]
     otlp.headers_file = "/var/run/secrets/otlp/headers"
+    otlp.token_file = "/var/run/secrets/otlp/token"
     otlp.ca_file = "/var/run/secrets/otlp/ca.crt"
     otlp.gzip = false
     otlp.traces = false
     otlp.logs = true
+    otlp.lines = true
     otlp.queue = "1MiB"
 "#;
 
@@ -44,10 +46,12 @@ fn otlp() -> OtlpConfig {
         protocol: OtlpProtocol::Grpc,
         headers: vec![("x-scope-orgid".to_owned(), "ml".to_owned())],
         headers_file: Some("/var/run/secrets/otlp/headers".into()),
+        token_file: Some("/var/run/secrets/otlp/token".into()),
         ca_file: Some("/var/run/secrets/otlp/ca.crt".into()),
         gzip: false,
         traces: false,
         logs: true,
+        lines: true,
         queue: 1 << 20,
     }
 }
@@ -107,6 +111,7 @@ fn every_field_can_be_set_from_the_file() {
         lease = "one"
         namespace = "llm"
         agents = "nodes"
+        logs = true
         [store]
         enabled = false
         path = "/data"
@@ -117,6 +122,7 @@ fn every_field_can_be_set_from_the_file() {
         redact = false
         all = true
         files = ["/var/log/vllm.log"]
+        cluster = "http://observer-cluster:9842"
         units = ["vllm.service", "llama@0.service"]
         journal = "/journal"
         [[slo]]
@@ -184,6 +190,7 @@ fn every_field_can_be_set_from_the_file() {
             lease: "one".to_owned(),
             namespace: Some("llm".to_owned()),
             agents: "nodes".to_owned(),
+            logs: true,
         },
         otlp: otlp(),
         store: StoreConfig {
@@ -197,6 +204,7 @@ fn every_field_can_be_set_from_the_file() {
             redact: false,
             all: true,
             files: vec!["/var/log/vllm.log".into()],
+            cluster: Some("http://observer-cluster:9842".parse().unwrap()),
             units: vec!["vllm.service".into(), "llama@0.service".into()],
             journal: Some("/journal".into()),
         },

@@ -32,7 +32,14 @@ pub(super) const fn path_of(asked: Asked) -> &'static str {
 pub struct Fleet {
     agents: Remembered,
     token: Arc<TokenFile>,
-    own: Option<Arc<dyn Api>>,
+    own: Option<Own>,
+}
+
+/// Who answers beside the agents.
+#[derive(Clone)]
+struct Own {
+    api: Arc<dyn Api>,
+    keeps_lines: bool,
 }
 
 impl Fleet {
@@ -42,20 +49,35 @@ impl Fleet {
         Self { agents: Remembered::new(directory, clock), token, own: None }
     }
 
-    /// The same, with one who answers beside the agents when events of the cluster are asked for.
+    /// The same, with one who answers beside the agents when events of the cluster are asked for, and, if it keeps
+    /// what agents sent, lines of logs.
     #[must_use]
-    pub fn beside(self, own: Arc<dyn Api>) -> Self {
-        Self { own: Some(own), ..self }
+    pub fn beside(self, api: Arc<dyn Api>, keeps_lines: bool) -> Self {
+        Self { own: Some(Own { api, keeps_lines }), ..self }
     }
 
-    /// What is known here, where that is asked for.
+    /// What is known here, where that is asked for. Lines that are told as they come, agents tell.
     pub(super) async fn own_rows(&self, asked: Asked, question: &Question) -> Option<Lines> {
-        let is_own = |kind| question.query.is_about_kind(kind);
-        let own = self
-            .own
-            .as_ref()
-            .filter(|_| asked == Asked::Events && Kind::OF_CLUSTER.into_iter().any(is_own))?;
-        Some(own.answer(asked, question.clone()).await)
+        let own = self.own.as_ref().filter(|_| matches!(asked, Asked::Logs | Asked::Events))?;
+        let has_lines = own.keeps_lines && !question.query.follow;
+        let is_own = |kind| Kind::OF_CLUSTER.contains(&kind) || (has_lines && kind == Kind::Log);
+        let question = Question { query: question.query.only(is_own)?, text: question.text.clone() };
+        Some(own.api.answer(asked, question).await)
+    }
+
+    /// What agents are asked. Lines that are kept here as well would count twice: they are counted here alone, with those
+    /// whose files are gone. Lines themselves are told once, whoever tells them.
+    fn for_agents(&self, question: &Question) -> Option<Question> {
+        let counts = question.query.bucket.is_some();
+        if !self.own.as_ref().is_some_and(|own| own.keeps_lines && counts) {
+            return Some(question.clone());
+        }
+        let query = question.query.only(|kind| kind != Kind::Log)?;
+        let kinds: Vec<_> = query.kinds().iter().map(|kind| kind.as_str()).collect();
+        let rest = question.text.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("kind="));
+        let kinds = format!("kind={}", kinds.join(","));
+        let text = rest.chain([kinds.as_str()]).collect::<Vec<_>>().join("&");
+        Some(Question { query, text })
     }
 
     /// The agents of nodes that a question is about.
@@ -123,11 +145,16 @@ impl Fleet {
         question: &Question,
         key: impl Fn(&[u8]) -> Option<K> + Sync,
     ) -> Gathered<K> {
-        let (agents, unknown) = self.asked(&question.query).await;
+        let for_agents = self.for_agents(question);
+        let (agents, unknown) = match &for_agents {
+            Some(question) => self.asked(&question.query).await,
+            None => (Vec::new(), None),
+        };
+        let text = for_agents.map(|question| question.text).unwrap_or_default();
         let token = self.token.read();
         let counts = question.query.bucket.is_some();
         let round = Round {
-            path: &format!("{}?{}", path_of(asked), question.text),
+            path: &format!("{}?{text}", path_of(asked)),
             token: token.as_ref(),
             most: if counts { MOST } else { question.query.limit() },
             stops_early: !counts && asked != Asked::Top && question.query.order == Order::Newest,

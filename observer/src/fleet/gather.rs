@@ -38,7 +38,7 @@ pub(super) struct Round<'a> {
     /// Whether an agent whose lines do not count any more has nothing more to say: all that it could say of itself is
     /// about what would come later.
     pub(super) stops_early: bool,
-    /// Makes one line of two that have the same key. Without it there are no such lines.
+    /// Makes one line of two that have the same key. Without it they are the same line, told by two.
     pub(super) joins: Option<Join>,
 }
 
@@ -179,10 +179,10 @@ impl<K: Ord> Gathered<K> {
 
     /// Takes a line in if it belongs to the first ones; whether it did.
     fn offer(&mut self, key: K, line: &[u8], round: &Round<'_>) -> bool {
-        if let Some(known) = self.lines.get_mut(&key)
-            && let Some(join) = round.joins
-        {
-            *known = join(known, line);
+        if let Some(known) = self.lines.get_mut(&key) {
+            if let Some(join) = round.joins {
+                *known = join(known, line);
+            }
             return true;
         }
         let is_full = self.lines.len() >= round.most;

@@ -5,7 +5,9 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -18,6 +20,7 @@ use crate::exchange::{Outcome, RequestRecord};
 use crate::kube::AgentAt;
 use crate::recent::{Asked, Query, Running};
 use crate::serve::{self, Api, Lines, LogFiles, NodeApi, RequestFeed, RowFeed, Server, Sources, TokenFile};
+use crate::timeline::Kind;
 
 const SECOND: i64 = 1_000_000_000;
 const NOW: i64 = 1_772_366_400 * SECOND;
@@ -54,6 +57,7 @@ async fn node(name: &str, ended: &[i64]) -> Node {
         api: Arc::new(api),
         token: Arc::default(),
         reviewer: None,
+        intake: None,
         metrics_guarded: false,
     };
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -373,4 +377,85 @@ async fn an_agent_that_searches_is_waited_for() {
     let fleet = fleet(&Arc::new(Mutex::new(agents)));
     let lines = read(fleet.answer(Asked::Logs, question(Asked::Logs, "since=1h")).await).await;
     assert_eq!((lines.len(), &lines[1]["partial"]), (2, &serde_json::json!([])));
+}
+
+/// Answers with the same lines to everybody, and notes what it was asked about.
+struct Kept {
+    lines: String,
+    asked: Mutex<Vec<Vec<Kind>>>,
+}
+
+impl Api for Kept {
+    fn answer(&self, _: Asked, question: serve::Question) -> BoxFuture<'static, Lines> {
+        self.asked.lock().unwrap().push(question.query.kinds().to_vec());
+        let lines: Vec<_> = self.lines.lines().map(|line| Bytes::from(format!("{line}\n"))).collect();
+        async move { stream::iter(lines).boxed() }.boxed()
+    }
+}
+
+fn row(second: u32, node: &str, id: &str) -> String {
+    format!(
+        "{{\"time\":\"2026-03-01T12:00:{second:02}Z\",\"node\":\"{node}\",\"id\":\"{id}\",\"kind\":\"log\",\"message\":\"x\"}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_line_that_is_kept_here_too_is_told_once() {
+    let told = [row(5, "a", "1"), row(7, "a", "2"), row(9, "a", "3")].concat();
+    let agents = vec![answering("a", format!("{HEAD}{told}{{\"partial\":[]}}\n")).await];
+    let trailer = "{\"partial\":[]}\n".to_owned();
+    // The second has not come yet, the files of the fourth are gone.
+    let kept = [row(4, "gone", "4"), row(5, "a", "1"), row(9, "a", "3"), trailer].concat();
+    let own = Arc::new(Kept { lines: kept, asked: Mutex::default() });
+    let fleet = fleet(&Arc::new(Mutex::new(agents))).beside(Arc::clone(&own) as Arc<dyn Api>, true);
+    for (text, expected) in [
+        ("order=oldest", vec!["4", "1", "2", "3"]),
+        ("order=newest", vec!["3", "2", "1", "4"]),
+        ("limit=2", vec!["3", "2"]),
+    ] {
+        let lines = read(fleet.answer(Asked::Logs, question(Asked::Logs, text)).await).await;
+        let ids: Vec<_> = lines.iter().filter_map(|line| line["id"].as_str()).collect();
+        assert_eq!(ids, expected, "{text}");
+    }
+    assert!(own.asked.lock().unwrap().drain(..).all(|kinds| kinds == [Kind::Log]));
+    // Agents tell them as they come.
+    drop(fleet.answer(Asked::Logs, question(Asked::Logs, "follow=true")).await);
+    assert_eq!(own.asked.lock().unwrap().len(), 0);
+    let lines = read(fleet.answer(Asked::Requests, question(Asked::Requests, "since=1h")).await).await;
+    assert_eq!((lines.len(), own.asked.lock().unwrap().len()), (4, 0), "{lines:?}");
+}
+
+#[tokio::test]
+async fn lines_that_are_kept_here_are_counted_here_alone() {
+    let (seen, heard) = (Arc::new(Mutex::new(Vec::new())), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let at = AgentAt { node: "a".to_owned(), address: heard.local_addr().unwrap() };
+    let paths = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = heard.accept().await.unwrap();
+            let mut head = vec![0; 1024];
+            let read = stream.read(&mut head).await.unwrap();
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            paths.lock().unwrap().push(head.split(' ').nth(1).unwrap_or_default().to_owned());
+            let hits = "{\"time\":\"2026-03-01T12:01:00Z\",\"node\":\"a\",\"hits\":2}\n{\"partial\":[]}\n";
+            stream.write_all(format!("{HEAD}{hits}").as_bytes()).await.unwrap();
+        }
+    });
+    let kept = "{\"time\":\"2026-03-01T12:01:00Z\",\"node\":\"cluster\",\"hits\":40}\n{\"partial\":[]}\n";
+    let own = Arc::new(Kept { lines: kept.to_owned(), asked: Mutex::default() });
+    let fleet = fleet(&Arc::new(Mutex::new(vec![at]))).beside(Arc::clone(&own) as Arc<dyn Api>, true);
+    for (asked, text, hits, path) in [
+        (Asked::Logs, "bucket=1m", 40, None),
+        (
+            Asked::Events,
+            "bucket=1m&kind=log,stall&level=warn",
+            42,
+            Some("/api/v1/events?bucket=1m&level=warn&kind=stall"),
+        ),
+        (Asked::Events, "kind=stall&bucket=1m", 2, Some("/api/v1/events?bucket=1m&kind=stall")),
+    ] {
+        let lines = read(fleet.answer(asked, question(asked, text)).await).await;
+        assert_eq!(lines[0]["hits"], hits, "{text}");
+        assert_eq!(seen.lock().unwrap().pop().as_deref(), path, "{text}");
+    }
 }

@@ -185,6 +185,12 @@ impl Query {
         self.kinds.contains(&kind)
     }
 
+    /// The same about fewer kinds; none if none of them is left.
+    pub fn only(&self, is_wanted: impl Fn(Kind) -> bool) -> Option<Self> {
+        let kinds: Vec<_> = self.kinds.iter().copied().filter(|kind| is_wanted(*kind)).collect();
+        (!kinds.is_empty()).then(|| Self { kinds, ..self.clone() })
+    }
+
     /// Kinds that it is about.
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds

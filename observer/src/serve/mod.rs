@@ -3,7 +3,8 @@
 //! In: a function that renders a scrape, a flag that says when the role is ready, what happens, as it happens
 //! ([`Feed`]), and whoever answers questions ([`Api`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and
 //! `/api/v1/…`, lines of JSON, for loopback peers, for those who present the token ([`TokenFile`]),
-//! and, as far as they may, for those whom the API server knows ([`Reviewer`]).
+//! and, as far as they may, for those whom the API server knows ([`Reviewer`]). In, too: lines of logs that others send
+//! to be kept ([`Intake`]).
 //!
 //! Bounded: connections, streams, questions, the backlog of each stream, and the time that a shutdown waits.
 
@@ -12,6 +13,7 @@ mod api;
 mod explained;
 mod feed;
 mod guard;
+mod intake;
 mod listener;
 mod node;
 mod past;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Router, middleware};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -38,6 +40,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use access::{REMEMBERED, Reviewer};
 pub use feed::Feed;
+pub use intake::Intake;
 pub(crate) use node::line;
 pub use node::{NodeApi, RunningNow};
 pub use requests::RequestFeed;
@@ -137,6 +140,8 @@ pub struct Sources {
     pub token: Arc<TokenFile>,
     /// Who asks the API server about others that present a token; without it they are refused.
     pub reviewer: Option<Arc<Reviewer>>,
+    /// Where lines go that others send; without it they are refused.
+    pub intake: Option<Intake>,
     /// Whether `/metrics` is for the same as `/api`, and not for everybody.
     pub metrics_guarded: bool,
 }
@@ -228,6 +233,7 @@ fn router(state: AppState) -> Router {
         .route("/v1/events", get(api::events))
         .route("/v1/explain", api::about(Asked::Explain));
     let api = api.layer(middleware::from_fn_with_state(state.clone(), guard::guard));
+    let intake = post(intake::logs).layer(middleware::from_fn_with_state(state.clone(), guard::guard));
     let scrape = get(metrics);
     let scrape = if state.sources.metrics_guarded {
         scrape.layer(middleware::from_fn_with_state(state.clone(), guard::guard_metrics))
@@ -238,6 +244,7 @@ fn router(state: AppState) -> Router {
         .route("/metrics", scrape)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/v1/logs", intake)
         .nest("/api", api)
         .with_state(state)
 }

@@ -48,6 +48,7 @@ fn sources(feed: &RequestFeed) -> Sources {
         api: Arc::new(api),
         token: Arc::default(),
         reviewer: None,
+        intake: None,
         metrics_guarded: false,
     }
 }

@@ -39,7 +39,9 @@ impl Counts {
     }
 
     pub(super) fn dropped(&self, kind: Kind, cause: &'static str, count: u64) {
-        *self.change().dropped.entry((kind.as_str(), cause)).or_default() += count;
+        if count > 0 {
+            *self.change().dropped.entry((kind.as_str(), cause)).or_default() += count;
+        }
     }
 
     /// All of them.

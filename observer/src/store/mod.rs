@@ -78,7 +78,8 @@ enum Offer {
 struct Batch {
     generation: u64,
     rows: Vec<Row>,
-    places: String,
+    /// None: they come from nowhere where they could be read again.
+    places: Option<String>,
 }
 
 /// What was not written is to be read again from the places of [`Store::places`].
@@ -129,7 +130,18 @@ impl Store {
         if generation != self.generation() {
             return Err(ReadAgain);
         }
-        self.batches.send(Batch { generation, rows, places }).map_err(|_no_writer| ReadAgain)
+        self.batches.send(Batch { generation, rows, places: Some(places) }).map_err(|_no_writer| ReadAgain)
+    }
+
+    /// Hands over lines that cannot be read again: those that cannot be written are counted as dropped. Never waits.
+    ///
+    /// # Errors
+    /// With the lines, if there is no room now.
+    pub fn try_lines(&self, rows: Vec<Row>) -> Result<(), Vec<Row>> {
+        let batch = Batch { generation: self.generation(), rows, places: None };
+        self.batches.try_send(batch).map_err(|error| match error {
+            TrySendError::Full(batch) | TrySendError::Disconnected(batch) => batch.rows,
+        })
     }
 
     /// Counts how often what was handed over got lost.

@@ -79,6 +79,19 @@ fn ids(found: &Found) -> Vec<i64> {
 }
 
 #[test]
+fn places_move_without_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = Open::at(folder.path(), 1 << 30);
+    open.store.lines(0, Vec::new(), "sent up to here".to_owned()).unwrap();
+    open.wait("the places", |store| store.places().as_deref() == Some("sent up to here"));
+    open.close();
+    let open = Open::at(folder.path(), 1 << 30);
+    assert_eq!(open.store.places().as_deref(), Some("sent up to here"));
+    assert_eq!(open.store.counts().rows, 0);
+    open.close();
+}
+
+#[test]
 fn what_was_written_is_found_after_it_was_closed_and_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");

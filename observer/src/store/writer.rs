@@ -52,15 +52,32 @@ struct Open {
     writer: IndexWriter,
     /// Rows that were added and not committed.
     added: BTreeMap<&'static str, u64>,
+    /// Lines among them that cannot be read again.
+    received: u64,
     /// About how many bytes they are, and after how many they are committed: a small disk has no room for many.
     bytes: u64,
     most: u64,
+    /// Whether places moved that belong to none of these rows.
+    has_moved: bool,
+    /// Since when there is something to commit.
     since: u64,
 }
 
 impl Open {
     fn rows(&self) -> usize {
         self.added.values().sum::<u64>() as usize
+    }
+
+    fn is_clean(&self) -> bool {
+        self.rows() == 0 && !self.has_moved
+    }
+
+    /// Places moved without a row.
+    fn moves(&mut self) {
+        if self.is_clean() {
+            self.since = monotonic();
+        }
+        self.has_moved = true;
     }
 }
 
@@ -103,7 +120,7 @@ impl Writer {
             }
             let due = |open: &Open| {
                 let is_much = open.rows() >= ROWS || open.bytes >= open.most;
-                is_much || (open.rows() > 0 && monotonic() - open.since >= COMMIT)
+                is_much || (!open.is_clean() && monotonic() - open.since >= COMMIT)
             };
             if self.open.as_ref().is_some_and(due) {
                 self.commit();
@@ -140,6 +157,7 @@ impl Writer {
     }
 
     fn batch(&mut self, batch: Batch) {
+        let Some(places) = batch.places else { return self.received(&batch.rows) };
         if batch.generation != self.shelf.generation() {
             return;
         }
@@ -150,8 +168,23 @@ impl Writer {
                 return;
             }
         }
-        self.places = Some(batch.places);
-        // Where there was nothing but empty files, the places alone are not worth a commit.
+        self.places = Some(places);
+        if batch.rows.is_empty()
+            && let Err(error) = self.writable().map(Open::moves)
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// Lines that nobody can read again.
+    fn received(&mut self, rows: &[Row]) {
+        for row in rows {
+            match (self.add(row), &mut self.open) {
+                (Ok(()), Some(open)) => open.received += 1,
+                (Ok(()), None) => {}
+                (Err((kind, cause)), _) => self.shelf.counts.dropped(kind, cause, 1),
+            }
+        }
     }
 
     fn add(&mut self, row: &Row) -> Result<(), (Kind, &'static str)> {
@@ -161,7 +194,7 @@ impl Writer {
         let document = self.shelf.fields.document(row);
         let added = self.writable().and_then(|open| {
             open.writer.add_document(document)?;
-            if open.rows() == 0 {
+            if open.is_clean() {
                 open.since = monotonic();
             }
             *open.added.entry(row.kind.as_str()).or_default() += 1;
@@ -188,8 +221,10 @@ impl Writer {
                 volume,
                 writer,
                 added: BTreeMap::new(),
+                received: 0,
                 bytes: 0,
                 most: self.shelf.part(),
+                has_moved: false,
                 since: monotonic(),
             });
         }
@@ -204,7 +239,7 @@ impl Writer {
 
     /// Commits rows and places together.
     fn commit(&mut self) {
-        let Some(open) = self.open.as_mut().filter(|open| open.rows() > 0) else { return };
+        let Some(open) = self.open.as_mut().filter(|open| !open.is_clean()) else { return };
         let places = self.places.clone();
         let committed = open.writer.prepare_commit().and_then(|mut commit| {
             if let Some(places) = &places {
@@ -215,6 +250,7 @@ impl Writer {
         match committed.and_then(|_| open.volume.measure()) {
             Ok(()) => {
                 (open.bytes, open.most) = (0, self.shelf.part());
+                (open.has_moved, open.received) = (false, 0);
                 let mut counts = self.shelf.counts.change();
                 for (kind, rows) in std::mem::take(&mut open.added) {
                     *counts.written.entry(kind).or_default() += rows;
@@ -247,6 +283,7 @@ impl Writer {
                     self.shelf.counts.dropped(kind, "write_failed", *rows);
                 }
             }
+            self.shelf.counts.dropped(Kind::Log, "write_failed", open.received);
             let volume = Arc::clone(&open.volume);
             // Its files would take the room that is missing.
             drop(open);

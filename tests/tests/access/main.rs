@@ -1,4 +1,6 @@
-//! Who may see what, by how they authenticate: the endpoint beside the fake API server.
+//! Who may see what, by how they authenticate, and who may send lines: the endpoint beside the fake API server.
+
+mod intake;
 
 use std::{
     collections::BTreeSet,
@@ -6,18 +8,21 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use observer::{
     config::KubernetesConfig,
     exchange::RequestRecord,
-    kube::{Connection, Reviews},
+    kube::{Connection, Reviews, of_reviews},
     serve::{
-        Feed, LogFiles, NodeApi, REMEMBERED, RequestFeed, Reviewer, RowFeed, Server, Sources, TokenFile,
+        Feed, Intake, LogFiles, NodeApi, REMEMBERED, RequestFeed, Reviewer, RowFeed, Server, Sources,
+        TokenFile,
     },
+    store::{Bounds, Store},
     timeline::{Kind, Row},
 };
 use observer_tests::{
@@ -43,6 +48,7 @@ struct World {
     address: SocketAddr,
     feed: Feed,
     rows: RowFeed,
+    store: Store,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -105,6 +111,11 @@ impl World {
             files: LogFiles::default(),
         };
         let feed = Feed::new(16);
+        let bounds =
+            Bounds { path: folder.path().join("store"), bytes: 1 << 30, age: Duration::from_hours(24) };
+        let (store, writer) = Store::open(bounds, || NOW).expect("a store");
+        std::thread::spawn(move || writer.run(&AtomicBool::new(false)));
+        let intake = Intake::new(store.clone(), true, || NOW);
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (token, events) = (folder.path().join("token"), feed.clone());
@@ -125,6 +136,7 @@ impl World {
                     api: Arc::new(node),
                     token: Arc::new(TokenFile::at(Some(token))),
                     reviewer: Some(Arc::new(Reviewer::new(reviews, || CLOCK.load(Ordering::Relaxed)))),
+                    intake: Some(intake),
                     metrics_guarded,
                 };
                 let server = Server::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
@@ -137,7 +149,7 @@ impl World {
             runtime.shutdown_background();
         });
         let address = told.recv().expect("it listens");
-        Self { api, folder, address, feed, rows, running: Some((stop, thread)) }
+        Self { api, folder, address, feed, rows, store, running: Some((stop, thread)) }
     }
 
     fn open(&self, path: &str, host: &str, token: Option<&str>) -> TcpStream {
@@ -299,6 +311,12 @@ fn the_chart_grants_what_is_asked_for_and_no_more() {
     }
     let requests = world.api.requests();
     let asked: BTreeSet<Grant> = requests.iter().map(|seen| seen.request.needs()).collect();
+    let examined = of_reviews().into_iter().map(|right| Grant {
+        group: right.group.to_owned(),
+        resource: right.resource.to_owned(),
+        verb: right.verb.to_owned(),
+    });
+    assert_eq!(examined.collect::<BTreeSet<_>>(), asked, "what the doctor asks for");
     let [with, without] = [true, false]
         .map(|kubernetes| renderer.helm(&json!({"api": {"kubernetes": kubernetes}})).expect("objects"));
     for name in ["observer-agent", "observer-cluster"] {

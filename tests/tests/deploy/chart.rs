@@ -32,6 +32,7 @@ pub(crate) fn everything() -> Value {
             "image": {"tag": "latest"},
             "replicas": 1,
             "lease": "of-mine",
+            "logs": {"enabled": true, "claim": "lines"},
             "args": ["--log", "debug"],
             "env": [{"name": "A", "value": "b"}],
             "affinity": {"nodeAffinity": {}},
@@ -132,6 +133,14 @@ fn a_wrong_value_is_refused_by_name() {
         (json!({"gpu": {"driver": "cuda"}}), ["/gpu/driver", "'operator'"]),
         (json!({"gpu": {"driver": "custom"}}), ["gpu.folder", "gpu.driver is custom"]),
         (json!({"cluster": {"replicas": 0}}), ["/cluster/replicas", "minimum"]),
+        (
+            json!({"cluster": {"logs": {"enabled": true}, "replicas": 1}}),
+            ["cluster.logs.enabled", "api.tokenSecret.name"],
+        ),
+        (
+            json!({"cluster": {"logs": {"enabled": true}}, "api": {"tokenSecret": {"name": "t"}}}),
+            ["cluster.logs.enabled", "cluster.replicas to 1"],
+        ),
         (json!({"config": {"log": "debug"}}), ["/config", "want string"]),
         (json!({"podMonitor": {"interval": "soon"}}), ["/podMonitor/interval", "'soon'"]),
         (
@@ -271,6 +280,39 @@ fn what_is_kept_outlives_the_pod() {
         };
         assert_eq!(named(&pod["volumes"])[source.0], source.1);
         assert_eq!(named(&pod["containers"][0]["volumeMounts"])["mountPath"], json!(kept));
+    }
+}
+
+#[test]
+fn lines_go_to_the_cluster_role_where_it_keeps_them() {
+    let Some(renderer) = Renderer::find() else { return };
+    let values = json!({"cluster": {"logs": {"enabled": true, "claim": "lines"}, "replicas": 1},
+        "api": {"tokenSecret": {"name": "t"}}});
+    for (values, kept) in [(values, true), (json!({}), false)] {
+        let objects = renderer.helm(&values).expect("objects");
+        let variable = |kind: &str, name: &str, variable: &str| {
+            let env =
+                object(&objects, kind, name)["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+            let all = env.as_array().expect("variables").clone();
+            all.into_iter().find(|one| one["name"] == variable).map(|one| one["value"].clone())
+        };
+        assert_eq!(
+            variable("DaemonSet", "observer-agent", "OBSERVER_LOGS_CLUSTER"),
+            kept.then(|| json!("http://observer-cluster.observer:9842"))
+        );
+        assert_eq!(
+            variable("Deployment", "observer-cluster", "OBSERVER_CLUSTER_LOGS"),
+            kept.then(|| json!("true"))
+        );
+        let volumes =
+            object(&objects, "Deployment", "observer-cluster")["spec"]["template"]["spec"]["volumes"]
+                .to_string();
+        assert_eq!(volumes.contains(r#""persistentVolumeClaim":{"claimName":"lines"}"#), kept, "{volumes}");
+        let to_cluster = object(&objects, "NetworkPolicy", "observer-agent")["spec"]["egress"].to_string();
+        assert_eq!(to_cluster.contains("\"cluster\""), kept, "{to_cluster}");
+        let from_agents =
+            object(&objects, "NetworkPolicy", "observer-cluster")["spec"]["ingress"].to_string();
+        assert_eq!(from_agents.contains("\"agent\""), kept, "{from_agents}");
     }
 }
 

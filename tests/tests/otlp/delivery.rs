@@ -163,6 +163,29 @@ fn headers_come_from_settings_and_from_a_file_that_is_read_again() {
 }
 
 #[test]
+fn a_token_is_presented_and_read_again() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "one\n").expect("the file");
+    let receiver = Receiver::start();
+    let exporter = Exporter::start(&OtlpConfig {
+        token_file: Some(file.path().to_owned()),
+        ..to(&receiver, OtlpProtocol::HttpProtobuf)
+    });
+    exporter.put(1);
+    exporter.wait_sent(1);
+    // Without a token nothing is sent: it would be refused, and given up.
+    std::fs::write(file.path(), " \n").expect("the file");
+    exporter.put(2);
+    wait_for("a failure", || (exporter.traces().retries > 0).then_some(()));
+    std::fs::write(file.path(), "two").expect("the file");
+    exporter.wait_sent(2);
+    let presented: Vec<_> =
+        receiver.came().iter().map(|came| came.headers["authorization"].clone()).collect();
+    assert_eq!(presented, ["Bearer one", "Bearer two"]);
+    exporter.end();
+}
+
+#[test]
 fn what_may_arrive_later_is_sent_again_and_nothing_else() {
     let (again, refused): ([Answer; 4], [Answer; 2]) = (
         [

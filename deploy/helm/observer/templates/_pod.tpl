@@ -83,3 +83,15 @@ readinessProbe:
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{- /* Lines are kept by one who knows who sends them. */}}
+{{- define "observer.checkLogs" -}}
+{{- if .Values.cluster.logs.enabled }}
+{{- if not .Values.api.tokenSecret.name }}
+{{- fail "cluster.logs.enabled: agents show a token to the cluster role; name its Secret in api.tokenSecret.name" }}
+{{- end }}
+{{- if gt (int .Values.cluster.replicas) 1 }}
+{{- fail "cluster.logs.enabled: each replica would keep some of the lines; set cluster.replicas to 1" }}
+{{- end }}
+{{- end }}
+{{- end -}}

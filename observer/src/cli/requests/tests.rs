@@ -93,6 +93,7 @@ async fn a_real_endpoint_is_followed_live() {
         api: std::sync::Arc::new(api),
         token: std::sync::Arc::default(),
         reviewer: None,
+        intake: None,
         metrics_guarded: false,
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

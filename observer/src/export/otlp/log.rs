@@ -1,4 +1,4 @@
-//! Events, and lines of logs, as log records.
+//! Requests, events, and lines of logs, as log records.
 
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
@@ -7,6 +7,7 @@ use super::resource::About;
 use super::span::{self, Ids, Times};
 use crate::exchange::{Outcome, RequestRecord};
 use crate::kube::cluster::events::Occurrence;
+use crate::timeline::Level;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Severity {
     /// Not told.
     #[default]
     Unknown,
+    /// Of interest to whoever looks for a mistake, in the finest detail.
+    Trace,
     /// Of interest to whoever looks for a mistake.
     Debug,
     /// In the ordinary course.
@@ -27,9 +30,22 @@ pub enum Severity {
 }
 
 impl Severity {
-    const fn number(self) -> SeverityNumber {
+    /// That of a level.
+    pub(super) const fn of(level: Level) -> Self {
+        match level {
+            Level::Trace => Self::Trace,
+            Level::Debug => Self::Debug,
+            Level::Info => Self::Info,
+            Level::Warn => Self::Warn,
+            Level::Error => Self::Error,
+            Level::Fatal => Self::Fatal,
+        }
+    }
+
+    pub(super) const fn number(self) -> SeverityNumber {
         match self {
             Self::Unknown => SeverityNumber::Unspecified,
+            Self::Trace => SeverityNumber::Trace,
             Self::Debug => SeverityNumber::Debug,
             Self::Info => SeverityNumber::Info,
             Self::Warn => SeverityNumber::Warn,
@@ -51,7 +67,7 @@ pub struct Row {
     /// How bad it is in the words of who wrote it.
     pub level: String,
     /// What kind of event it is; empty for a line of a log.
-    pub event: &'static str,
+    pub event: String,
     /// Text for people.
     pub body: String,
     /// What else is known.
@@ -74,7 +90,7 @@ impl Row {
             time: Some(times.end),
             observed: times.end,
             severity,
-            event: "llm.request.end",
+            event: "llm.request.end".to_owned(),
             body,
             attributes: span::attributes(record),
             about,
@@ -99,7 +115,7 @@ impl Row {
             observed,
             severity: if is_warning { Severity::Warn } else { Severity::Info },
             level: event.severity.to_owned(),
-            event: "k8s.event",
+            event: "k8s.event".to_owned(),
             body: event.message.to_owned(),
             attributes,
             about: About {
@@ -125,7 +141,7 @@ impl Row {
             attributes: self.attributes.0,
             trace_id,
             span_id,
-            event_name: self.event.to_owned(),
+            event_name: self.event,
             ..LogRecord::default()
         };
         (self.about, record)

@@ -9,6 +9,7 @@ mod log;
 mod queue;
 mod reply;
 mod resource;
+mod row;
 mod sender;
 mod signal;
 mod span;
@@ -23,6 +24,7 @@ pub use attribute::Attributes;
 pub use log::{Row, Severity};
 pub use queue::{Cause, Told};
 pub use resource::{About, PodKnown};
+pub use row::{Received, received};
 pub use transport::OtlpError;
 
 use crate::config::OtlpConfig;
@@ -40,22 +42,38 @@ const OVERHEAD: usize = 1024;
 pub struct Otlp {
     traces: Option<Queue<Entry<Span>>>,
     logs: Option<Queue<Entry<LogRecord>>>,
+    /// Whether events are sent, and not only lines.
+    events: bool,
     transport: Arc<Transport>,
     wall: fn() -> i64,
 }
 
 impl Otlp {
+    /// One that sends nothing but lines, and counts them by this name.
+    ///
+    /// # Errors
+    /// As [`Otlp::new`].
+    pub fn of_lines(
+        name: &'static str,
+        config: &OtlpConfig,
+        wall: fn() -> i64,
+    ) -> Result<Option<Self>, OtlpError> {
+        let otlp = Self::new(config, wall)?;
+        Ok(otlp.map(|otlp| Self { logs: Some(Queue::new(name, config.queue)), ..otlp }))
+    }
+
     /// If the settings name a receiver. `wall`: nanoseconds since 1970.
     ///
     /// # Errors
     /// When the receiver cannot be reached by these settings, whatever it does.
     pub fn new(config: &OtlpConfig, wall: fn() -> i64) -> Result<Option<Self>, OtlpError> {
-        let Some(endpoint) = config.endpoint.clone().filter(|_| config.traces || config.logs) else {
+        let Some(endpoint) = config.endpoint.clone().filter(|_| config.traces || config.has_logs()) else {
             return Ok(None);
         };
         Ok(Some(Self {
             traces: config.traces.then(|| Queue::new(Traces::NAME, config.queue)),
-            logs: config.logs.then(|| Queue::new(Logs::NAME, config.queue)),
+            logs: config.has_logs().then(|| Queue::new(Logs::NAME, config.queue)),
+            events: config.logs,
             transport: Arc::new(Transport::new(config, endpoint, wall)?),
             wall,
         }))
@@ -70,7 +88,7 @@ impl Otlp {
                 None => traces.refuse(Cause::NoTime, 1),
             }
         }
-        if let Some(logs) = &self.logs {
+        if let Some(logs) = self.logs.as_ref().filter(|_| self.events) {
             match Row::of_request(record, about) {
                 Some(row) => self.row(row),
                 None => logs.refuse(Cause::NoTime, 1),
@@ -78,12 +96,28 @@ impl Otlp {
         }
     }
 
-    /// Takes an event or a line of a log in.
+    /// Takes an event in, or a line of a log.
     pub fn row(&self, row: Row) {
-        if let Some(logs) = &self.logs {
+        let is_wanted = self.events || row.event.is_empty();
+        if let Some(logs) = self.logs.as_ref().filter(|_| is_wanted) {
             let (about, record) = row.record();
             put(logs, about, record);
         }
+    }
+
+    /// Log records that were taken in so far.
+    pub fn taken_logs(&self) -> u64 {
+        self.logs.as_ref().map_or(0, Queue::taken)
+    }
+
+    /// Whether the first so many log records have been sent, or given up.
+    pub fn has_settled(&self, logs: u64) -> bool {
+        self.logs.as_ref().is_none_or(|queue| queue.settled() >= logs)
+    }
+
+    /// Whether log records wait that take more than half of the room: whoever can come back with more, should.
+    pub fn is_behind(&self) -> bool {
+        self.logs.as_ref().is_some_and(Queue::is_behind)
     }
 
     /// So many finished requests came too fast to be taken in.
@@ -91,7 +125,7 @@ impl Otlp {
         if let Some(traces) = &self.traces {
             traces.refuse(Cause::Lagged, count);
         }
-        if let Some(logs) = &self.logs {
+        if let Some(logs) = self.logs.as_ref().filter(|_| self.events) {
             logs.refuse(Cause::Lagged, count);
         }
     }

@@ -53,7 +53,7 @@ impl Cause {
 /// What became of what was to be sent: taken in = sent + dropped + waiting + under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// `traces` or `logs`.
+    /// `traces`, `logs` or `lines`.
     pub signal: &'static str,
     /// Taken in.
     pub taken: u64,
@@ -100,6 +100,22 @@ impl<T> Queue<T> {
         let told = Told { signal, ..Told::default() };
         let state = State { waiting: VecDeque::new(), told, closed: false };
         Self { state: Arc::new(Mutex::new(state)), most, news: Arc::default() }
+    }
+
+    /// Whether what waits takes more than half of the room.
+    pub(super) fn is_behind(&self) -> bool {
+        self.state().told.bytes > self.most as u64 / 2
+    }
+
+    /// How much was taken in.
+    pub(super) fn taken(&self) -> u64 {
+        self.state().told.taken
+    }
+
+    /// How much of it was sent, or given up.
+    pub(super) fn settled(&self) -> u64 {
+        let state = self.state();
+        state.told.taken - state.waiting.len() as u64 - state.told.under_way
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -152,13 +168,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Returns when so many wait, or when nothing more will come.
+    /// Returns when so many wait, or half of the room is taken, or nothing more will come.
     pub(super) async fn full(&self, items: usize) {
         loop {
             let news = self.news.notified();
             {
                 let state = self.state();
-                if state.closed || state.waiting.len() >= items {
+                let is_behind = state.told.bytes > self.most as u64 / 2;
+                if state.closed || is_behind || state.waiting.len() >= items {
                     return;
                 }
             }

@@ -6,6 +6,16 @@ use super::attribute::Attributes;
 use crate::exchange::RequestRecord;
 use crate::pods::Workload;
 
+/// What manages pods, and the attribute with its name.
+pub(super) const WORKLOADS: [(&str, &str); 6] = [
+    ("Deployment", "k8s.deployment.name"),
+    ("StatefulSet", "k8s.statefulset.name"),
+    ("DaemonSet", "k8s.daemonset.name"),
+    ("ReplicaSet", "k8s.replicaset.name"),
+    ("Job", "k8s.job.name"),
+    ("CronJob", "k8s.cronjob.name"),
+];
+
 /// What a span or log record is about. Empty: not known, or not applicable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct About {
@@ -65,17 +75,8 @@ impl About {
             attributes.text("k8s.pod.uid", &self.pod_uid);
             attributes.text("k8s.container.name", &self.container);
             attributes.text("k8s.node.name", &self.node);
-            let kind = match self.workload.kind.as_str() {
-                "Deployment" => "k8s.deployment.name",
-                "StatefulSet" => "k8s.statefulset.name",
-                "DaemonSet" => "k8s.daemonset.name",
-                "ReplicaSet" => "k8s.replicaset.name",
-                "Job" => "k8s.job.name",
-                "CronJob" => "k8s.cronjob.name",
-                _ => "",
-            };
-            if !kind.is_empty() {
-                attributes.text(kind, &self.workload.name);
+            if let Some((_, name)) = WORKLOADS.into_iter().find(|(kind, _)| *kind == self.workload.kind) {
+                attributes.text(name, &self.workload.name);
             }
         }
         attributes.text("host.name", &self.node);

@@ -40,7 +40,8 @@ impl Ids {
     }
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
+/// Bytes that are written as digits.
+pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     Some(digits?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())

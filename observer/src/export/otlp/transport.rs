@@ -62,6 +62,7 @@ pub(super) struct Transport {
     gzip: bool,
     headers: HeaderMap,
     headers_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     wall: fn() -> i64,
 }
 
@@ -92,8 +93,16 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .build(connector);
         let headers = headers(config.headers.iter().cloned());
-        let (gzip, headers_file) = (config.gzip, config.headers_file.clone());
-        Ok(Self { client, endpoint, protocol: config.protocol, gzip, headers, headers_file, wall })
+        Ok(Self {
+            client,
+            endpoint,
+            protocol: config.protocol,
+            gzip: config.gzip,
+            headers,
+            headers_file: config.headers_file.clone(),
+            token_file: config.token_file.clone(),
+            wall,
+        })
     }
 
     /// Sends this once.
@@ -114,12 +123,22 @@ impl Transport {
         }
     }
 
-    /// Those of the settings, and those that the file has now.
+    /// Those of the settings, and those that files have now.
     fn headers(&self) -> Result<HeaderMap, String> {
         let mut all = self.headers.clone();
+        let read = |name: &str, path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| format!("{name} {}: {error}", path.display()))
+        };
+        if let Some(path) = &self.token_file {
+            let token = read("otlp.token_file", path)?;
+            let pair = header(&format!("authorization=Bearer {}", token.trim()));
+            let pair = pair.filter(|_| !token.trim().is_empty());
+            let pair =
+                pair.ok_or_else(|| format!("otlp.token_file {}: it holds no token", path.display()))?;
+            all.extend(headers([pair].into_iter()));
+        }
         if let Some(path) = &self.headers_file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| format!("otlp.headers_file {}: {error}", path.display()))?;
+            let text = read("otlp.headers_file", path)?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             let read: Option<Vec<_>> = lines.map(header).collect();
             let read = read.ok_or_else(|| {

@@ -13,6 +13,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGauge, Opts, TextEncoder};
 use crate::config::MetricsConfig;
 use crate::kube::Snapshot;
 use crate::kube::cluster::{BOUNDS, STATES, Told};
+use crate::telemetry::ReceivedCounts;
 
 use super::labels::{bounded, workload_names};
 use super::pods::{START, unit};
@@ -65,7 +66,7 @@ impl ClusterScrape {
         told: Option<&Told>,
         watches: &[Snapshot],
         otlp: &[crate::export::otlp::Told],
-        store: Option<&crate::store::Snapshot>,
+        (store, received): (Option<&crate::store::Snapshot>, Option<ReceivedCounts>),
     ) -> prometheus::Result<String> {
         let leader = IntGauge::new("observer_leader", LEADER)?;
         leader.set(i64::from(told.is_some()));
@@ -74,6 +75,7 @@ impl ClusterScrape {
         families.extend(kube::families(watches)?);
         families.extend(super::otlp::families(otlp)?);
         families.extend(super::kept::of_store(store)?);
+        families.extend(super::kept::of_intake(received)?);
         if let Some(told) = told {
             let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
             let mut series = Series {
@@ -306,7 +308,7 @@ mod tests {
     }
 
     fn lines(config: &MetricsConfig, told: Option<&Told>) -> Vec<String> {
-        let text = ClusterScrape::new(config).gather(told, &[], &[], None).unwrap();
+        let text = ClusterScrape::new(config).gather(told, &[], &[], (None, None)).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
@@ -354,8 +356,8 @@ mod tests {
     fn beyond_the_bound_nothing_is_exported_and_all_is_counted() {
         let config = MetricsConfig { max_series: 5, ..MetricsConfig::default() };
         let scrape = ClusterScrape::new(&config);
-        scrape.gather(Some(&told()), &[], &[], None).unwrap();
-        let text = scrape.gather(Some(&told()), &[], &[], None).unwrap();
+        scrape.gather(Some(&told()), &[], &[], (None, None)).unwrap();
+        let text = scrape.gather(Some(&told()), &[], &[], (None, None)).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("llm_")).count(), 5);
         let limited = |metric: &str| format!("observer_series_limited_total{{metric=\"{metric}\"}}");
         assert!(text.contains(&format!("{} 2", limited("llm_autoscaler_replicas"))), "{text}");

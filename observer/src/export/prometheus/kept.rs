@@ -6,11 +6,16 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::logs::Counts;
 use crate::store::Snapshot;
+use crate::telemetry::ReceivedCounts;
 
 const ROWS: &str = "Rows that were written to the store, by kind.";
 const DROPPED: &str = "\
     Rows that were not, by kind and cause (queue_full: they came faster than they were written; not_writable, \
-    write_failed: the disk). Lines of logs are never among them: they are read again.";
+    write_failed: the disk). Lines of logs are among them only where others sent them: what is read here is read again.";
+const RECEIVED: &str = "Log records that others sent, by outcome (kept: lines that were taken in; event: no lines, which are not kept).";
+const REFUSED: &str = "\
+    Messages of log records that were refused, by cause (no_room: the store was not written fast enough, they are to be sent \
+    again; malformed: they are no such messages).";
 const DELETED: &str =
     "Volumes of the store that were deleted, the oldest first, by cause: age, bytes, disk_full.";
 
@@ -79,6 +84,22 @@ pub(super) fn of_store(store: Option<&Snapshot>) -> prometheus::Result<Vec<Metri
     ])?);
     families.retain(|family| !family.get_metric().is_empty());
     Ok(families)
+}
+
+/// Families of `observer_received_*`; none where nothing is taken in.
+pub(super) fn of_intake(received: Option<ReceivedCounts>) -> prometheus::Result<Vec<MetricFamily>> {
+    let Some(counts) = received else { return Ok(Vec::new()) };
+    let records =
+        IntCounterVec::new(Opts::new("observer_received_log_records_total", RECEIVED), &["outcome"])?;
+    for (outcome, count) in [("kept", counts.lines), ("event", counts.events)] {
+        records.with_label_values(&[outcome]).inc_by(count);
+    }
+    let refused =
+        IntCounterVec::new(Opts::new("observer_received_messages_refused_total", REFUSED), &["cause"])?;
+    for (cause, count) in [("no_room", counts.no_room), ("malformed", counts.malformed)] {
+        refused.with_label_values(&[cause]).inc_by(count);
+    }
+    Ok([records, refused].map(|family| family.collect()).concat())
 }
 
 fn gauges(all: &[(&str, &str, u64)]) -> prometheus::Result<Vec<MetricFamily>> {

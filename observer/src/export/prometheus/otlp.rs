@@ -6,8 +6,9 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use crate::export::otlp::{Cause, Told};
 
-const TAKEN: &str =
-    "Spans and log records to be sent to the OTLP receiver. At rest, taken = sent + dropped + waiting.";
+const TAKEN: &str = "\
+    Spans and log records to be sent to the OTLP receiver, and lines to the cluster role that keeps them. At rest, taken = sent \
+    + dropped + waiting.";
 const SENT: &str = "Spans and log records that the OTLP receiver took.";
 const DROPPED: &str = "\
     Spans and log records that were given up, by cause (queue_full: the receiver is slow or away, the oldest go; lagged: \
