@@ -325,7 +325,7 @@ pub fn run(config: &Config) -> Result<(), AgentError> {
 
 async fn agent(config: &Config) -> Result<(), AgentError> {
     // The port is taken first: an agent that nobody can ask should not observe.
-    let server = Server::bind(config.listen).await?;
+    let server = Server::bind(config.listen).await?.beside(&config.tls).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (metrics, scrape) = exporter(&config.metrics, &config.slo)?;
     let feed = RequestFeed::new(FEED, config.api.recent, now());

@@ -33,6 +33,7 @@ use crate::{
     serve::{Feed, Intake, ServeError, Server, Sources, TokenFile},
     store::Store,
     timeline::Level,
+    tls::{Dial, TlsError},
 };
 use rows::Own;
 
@@ -53,6 +54,9 @@ pub enum ClusterError {
     /// The HTTP endpoint does not serve.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Agents are to be asked over TLS and cannot be.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The API server cannot be asked.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -80,7 +84,7 @@ pub fn run(config: &Config) -> Result<(), ClusterError> {
 }
 
 async fn cluster(config: &Config) -> Result<(), ClusterError> {
-    let server = Server::bind(config.listen).await?;
+    let server = Server::bind(config.listen).await?.beside(&config.tls).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let connection = Connection::find(&config.kubernetes).await?.ok_or(ClusterError::Nowhere)?;
     let feed = Feed::new(FEED);
@@ -172,13 +176,22 @@ fn fleet(
     connection: &Connection,
     namespace: &str,
     token: Arc<TokenFile>,
-) -> Result<Fleet, ConnectError> {
-    let agents = Agents::behind(connection, namespace, &config.cluster.agents, monotonic)?;
+) -> Result<Fleet, ClusterError> {
+    let service = &config.cluster.agents;
+    let dial = match &config.tls.ca_file {
+        None => None,
+        Some(file) => {
+            // Certificates are made for the name of the Service: pods have addresses that nobody knows before.
+            let name = format!("{service}.{namespace}.svc");
+            Some(Dial::to(&name, ("tls.ca_file", file), config.tls.identity().as_ref())?)
+        }
+    };
+    let agents = Agents::behind(connection, namespace, service, dial.is_some(), monotonic)?;
     let directory: Directory = Arc::new(move || {
         let agents = agents.clone();
         Box::pin(async move { agents.list().await })
     });
-    Ok(Fleet::new(directory, token, monotonic))
+    Ok(Fleet::new(directory, token, monotonic).over(dial))
 }
 
 /// Watches the cluster in each term.

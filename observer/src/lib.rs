@@ -58,6 +58,7 @@ pub mod slo;
 
 /// What happened, in one order: requests, lines of logs, events.
 pub mod timeline;
+pub mod tls;
 
 /// What containers write becomes rows.
 pub mod lines;

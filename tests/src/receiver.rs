@@ -32,7 +32,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use tokio::sync::oneshot;
 
-pub use tls::Authority;
+pub use tls::{Authority, Pair};
 
 mod tls;
 

@@ -13,6 +13,7 @@ use observer_tests::{
     client::{Client, chat},
     live::privileged,
     pod_logs::{PodLogs, append, cri},
+    receiver::Authority,
     workload::Workload,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,12 +46,16 @@ impl Site {
 
     /// What the controller writes for an agent behind the headless Service.
     fn announce(&self, node: &str, address: &str) {
+        self.announce_at("http", node, address);
+    }
+
+    fn announce_at(&self, name: &str, node: &str, address: &str) {
         let (ip, port) = address.rsplit_once(':').expect("an address");
         self.api.put(json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"namespace": NAMESPACE, "name": format!("observer-agent-{node}"),
                 "labels": {"kubernetes.io/service-name": "observer-agent"}},
-            "ports": [{"name": "http", "port": port.parse::<u16>().expect("a port"), "protocol": "TCP"}],
+            "ports": [{"name": name, "port": port.parse::<u16>().expect("a port"), "protocol": "TCP"}],
             "endpoints": [{"addresses": [ip], "nodeName": node, "conditions": {"ready": true}}],
         }));
     }
@@ -486,4 +491,68 @@ fn lines_that_agents_sent_outlive_their_files() {
     assert!(sent_again <= 0.0, "all that was sent had been noted");
     second.metrics().assert_lint();
     assert_eq!(second.metrics().sum("observer_otlp_dropped_total", &[]), Some(0));
+}
+
+/// Where an observer speaks TLS, by its log.
+fn encrypted_address(agent: &Agent) -> String {
+    wait_for("TLS", || {
+        let log = agent.running.log();
+        let line = log.lines().find(|line| line.contains("serving over TLS"))?;
+        Some(line.split("tls=").nth(1)?.trim().to_owned())
+    })
+}
+
+#[test]
+fn roles_know_each_other_by_their_certificates() {
+    if !privileged() {
+        return;
+    }
+    let (site, logs, known) = (Site::start(), PodLogs::default(), Authority::new());
+    known.write(&site.path("ca.crt"));
+    let (agents, clusters) = ("observer-agent.llm.svc", "localhost");
+    let settings = |name: &str, of: &str| {
+        let pair = known.write_pair(site.folder.path(), name, &[of]);
+        [
+            "tls.listen=127.0.0.1:0".to_owned(),
+            format!("tls.cert_file={}", pair.certificate.display()),
+            format!("tls.key_file={}", pair.key.display()),
+            format!("tls.ca_file={}", site.text("ca.crt")),
+            "store.enabled=true".to_owned(),
+            format!("store.path={}", site.text(&format!("{name}-store"))),
+        ]
+    };
+    let mut of_cluster = settings("cluster", clusters).to_vec();
+    of_cluster.push("cluster.logs=true".to_owned());
+    let cluster = site.cluster(&of_cluster.iter().map(String::as_str).collect::<Vec<_>>());
+    let port = encrypted_address(&cluster).rsplit_once(':').expect("a port").1.to_owned();
+    let mut of_agent = settings("agent", agents).to_vec();
+    of_agent.extend([
+        "kubernetes.mode=off".to_owned(),
+        "logs.store=off".to_owned(),
+        "logs.all=true".to_owned(),
+        format!("kubernetes.pod_logs={}", logs.path().display()),
+        format!("logs.cluster=https://localhost:{port}"),
+    ]);
+    let mut args = vec!["--node", "node-a"];
+    args.extend(of_agent.iter().flat_map(|setting| ["--set", setting]));
+    let agent = Agent::start(&args);
+    site.announce_at("https", "node-a", &encrypted_address(&agent));
+    append(&logs.server("ml", "llama-0").join("0.log"), &cri(logs.ago(5), "stdout", "over TLS"));
+    // Nobody has a token: the agent's certificate lets its lines in, the cluster's lets it ask.
+    wait_for("the line", || {
+        let kept = cluster.metrics().value("observer_received_log_records_total", &[("outcome", "kept")]);
+        (kept >= Some(1.0)).then_some(())
+    });
+    let asked = |question: &str| cluster.get(&format!("/api/v1/{question}")).1;
+    let answer =
+        wait_for("the line, told", || Some(asked("logs?since=1h")).filter(|text| text.contains("over TLS")));
+    assert_eq!(answer.matches("over TLS").count(), 1, "{answer}");
+    let answer = asked("requests?since=1h");
+    assert!(!answer.contains("unreachable"), "{answer}");
+    // An agent with a certificate for another name is not believed.
+    known.write_pair(site.folder.path(), "agent", &["observer-agent.other.svc"]);
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let answer = asked("requests?since=1h");
+    assert!(answer.contains("node-a") && answer.contains("certificate"), "{answer}");
+    agent.metrics().assert_lint();
 }

@@ -7,6 +7,7 @@ use observer_tests::{
     agent::{Agent, wait_for},
     engine::{Engine, MODEL, drive, free_port},
     live::privileged,
+    receiver::Receiver,
     scripted::{Scripted, by_id, by_request},
     workload::{Workload, environment},
 };
@@ -160,4 +161,61 @@ fn waits_for_a_slot_that_cannot_be_matched_are_not_reported() {
         let waits = dispatch(&["--strip", "--last-first"], "200", "8");
         assert!(right(&waits) < waits.len());
     }
+}
+
+#[test]
+fn both_hops_are_spans_of_the_clients_trace() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const PARENT: &str = "b7ad6b7169203331";
+    if !privileged() {
+        return;
+    }
+    let (receiver, folder, upstream) =
+        (Receiver::start(), tempfile::tempdir().expect("a folder"), Scripted::start(&[]));
+    let log = folder.path().join("gateway.jsonl");
+    let (gateway, port) = Workload::venv_script(
+        "slot_gateway.py",
+        &["--upstream", &format!("http://{}", upstream.address()), "--log", log.to_str().expect("UTF-8")],
+    );
+    let _agent = Agent::start(&["--set", &format!("otlp.endpoint={}", receiver.url())]);
+    let ask = |id: &str, traceparent: &str| {
+        let mut answer = ureq::post(format!("http://127.0.0.1:{port}/v1/chat/completions"))
+            .header("Content-Type", "application/json")
+            .header("X-Request-Id", id)
+            .header("traceparent", traceparent)
+            .send(r#"{"model":"scripted","stream":true,"messages":[],"script":{"events":4,"gap_ms":5}}"#)
+            .expect("it answers");
+        answer.body_mut().read_to_string().expect("the stream");
+    };
+    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let of = |id: &str| {
+        wait_for("both spans", || {
+            let spans = receiver.spans().into_iter();
+            let mut both: Vec<_> = spans
+                .filter(|span| span.attributes.get("llm.request.id").is_some_and(|of| of == id))
+                .collect();
+            both.sort_by_key(|span| span.item.start_time_unix_nano);
+            (both.len() >= 2).then_some(both)
+        })
+    };
+    // A gateway is known as one once it has asked upstream.
+    ask("first", &format!("00-{TRACE}-{PARENT}-00"));
+    of("first");
+    ask("second", &format!("00-{TRACE}-{PARENT}-00"));
+    let both = of("second");
+    assert_eq!(both.len(), 2, "one of each hop");
+    for (span, (role, pid)) in
+        both.iter().zip([("gateway", gateway.pid()), ("server", upstream.server.pid())])
+    {
+        assert_eq!(span.attributes["llm.role"], role);
+        assert_eq!(span.resource["process.pid"], pid.to_string());
+        // The gateway passes the header on as it came, so both are the client's children.
+        assert_eq!((hex(&span.item.trace_id), hex(&span.item.parent_span_id)), (TRACE.into(), PARENT.into()));
+    }
+    let [outer, inner] = [&both[0].item, &both[1].item];
+    assert_ne!(outer.span_id, inner.span_id);
+    assert!(
+        outer.start_time_unix_nano <= inner.start_time_unix_nano
+            && inner.end_time_unix_nano <= outer.end_time_unix_nano
+    );
 }

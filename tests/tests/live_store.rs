@@ -2,12 +2,17 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
+use observer::{
+    store::{Bounds, Store},
+    timeline::Row,
+};
 use observer_tests::{
     agent::{Agent, observer, wait_for},
     client::{Client, chat},
@@ -232,4 +237,63 @@ fn a_damaged_part_is_set_aside_and_the_rest_is_served() {
     wait_for("more lines", || (newest(&second) == Some(written + 9)).then_some(()));
     let ended = second.end(Signal::TERM);
     assert!(ended.log.contains("is set aside; the rest is served"), "{}", ended.log);
+}
+
+#[test]
+fn received_lines_that_cannot_be_written_are_counted() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = Disk::mount(&folder.path().join("disk"), "16m");
+    let bounds = Bounds { path: disk.0.join("store"), bytes: 64 << 20, age: Duration::from_hours(24) };
+    let now = || 1_772_366_400_000_000_000;
+    let (store, writer) = Store::open(bounds, now).expect("a store");
+    let writing = std::thread::spawn(move || writer.run(&AtomicBool::new(false)));
+    let mut taken = 0;
+    // Each line is a text that no other is like: it does not get smaller on the disk.
+    let mut offer = || {
+        let rows = (0..200).map(|number| {
+            let text = |part: u64| {
+                format!("{:016x} ", (taken * 1000 + number * 7 + part).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            };
+            Row {
+                time: now(),
+                id: (taken + number).to_string(),
+                message: (0..20).map(text).collect(),
+                ..Row::default()
+            }
+        });
+        let is_taken = store.try_lines(rows.collect()).is_ok();
+        taken += if is_taken { 200 } else { 0 };
+        is_taken
+    };
+    let dropped = || {
+        let counts = store.counts();
+        counts.dropped.iter().filter(|((kind, _), _)| *kind == "log").map(|(_, count)| *count).sum::<u64>()
+    };
+    assert!(offer());
+    wait_for("the first lines", || (store.counts().rows == 200).then_some(()));
+    // Somebody else takes the room.
+    let ballast = disk.0.join("ballast");
+    let mut file = fs::File::create(&ballast).expect("a file");
+    while file.write_all(&[1; 4096]).is_ok() {}
+    wait_for("lines that are lost", || {
+        offer();
+        (dropped() > 0).then_some(())
+    });
+    drop(file);
+    fs::remove_file(ballast).expect("deleted");
+    wait_for("lines that are written again", || {
+        offer();
+        (store.counts().rows > 200).then_some(())
+    });
+    let settled = || {
+        let counts = store.counts();
+        counts.written.get("log").copied().unwrap_or(0) + dropped()
+    };
+    wait_for("all, written or counted", || (settled() == taken).then_some(()));
+    println!("{taken} lines: {} dropped", dropped());
+    drop(store);
+    writing.join().expect("the writer");
 }

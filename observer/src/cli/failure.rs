@@ -4,6 +4,7 @@ use std::io;
 
 use crate::fleet::AskError;
 use crate::kube::{ConnectError, ForwardError};
+use crate::tls::TlsError;
 
 /// Why there is no answer, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum Failure {
         /// The file.
         file: String,
     },
+    /// A file for TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Something answers, but not with what was asked for.
     #[error("{whom} answers with {cause}")]
     Refused {

@@ -13,6 +13,7 @@ use crate::config::cli::{Pair, ReachArgs};
 use crate::fleet::{Answer, AskError, Call, Io, ask};
 use crate::kube::{ClusterPod, Connection};
 use crate::serve::{Token, TokenFile};
+use crate::tls::{Dial, Identity};
 
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,6 +30,8 @@ pub(super) struct Way {
 enum To {
     /// An agent or the cluster role.
     Address(String),
+    /// The same, over TLS.
+    Encrypted(String, Box<Dial>),
     /// The cluster role, by way of its loopback.
     Pod(Box<ClusterPod>),
 }
@@ -45,7 +48,11 @@ impl Way {
             ),
         };
         if let Some(address) = &args.address {
-            return Ok(Self { to: To::Address(address.clone()), token });
+            let to = match &args.ca_file {
+                None => To::Address(address.clone()),
+                Some(file) => To::Encrypted(address.clone(), Box::new(dial(address, file, args)?)),
+            };
+            return Ok(Self { to, token });
         }
         if args.kubeconfig.is_some() || args.context.is_some() {
             let connection =
@@ -72,7 +79,7 @@ impl Way {
     /// Who is asked.
     pub(super) fn whom(&self) -> String {
         match &self.to {
-            To::Address(address) => address.clone(),
+            To::Address(address) | To::Encrypted(address, _) => address.clone(),
             To::Pod(pod) => pod.to_string(),
         }
     }
@@ -81,13 +88,18 @@ impl Way {
     pub(super) async fn ask(&self, path: &str, parameters: &[Pair]) -> Result<Answer, Failure> {
         let text = serde_urlencoded::to_string(parameters).unwrap_or_default();
         let path = if text.is_empty() { path.to_owned() } else { format!("{path}?{text}") };
+        let no_agent = |address: &String| {
+            let address = address.clone();
+            |cause| Failure::NoAgent { address, cause, cluster: None }
+        };
         match &self.to {
             To::Address(address) => {
-                let stream = connect(address).await.map_err(|cause| Failure::NoAgent {
-                    address: address.clone(),
-                    cause,
-                    cluster: None,
-                })?;
+                let stream = connect(address).await.map_err(no_agent(address))?;
+                self.answer(stream, address, &path).await
+            }
+            To::Encrypted(address, dial) => {
+                let stream = connect(address).await.map_err(no_agent(address))?;
+                let stream = dial.over(stream).await.map_err(no_agent(address))?;
                 self.answer(stream, address, &path).await
             }
             To::Pod(pod) => self.answer(pod.connect().await?, "localhost", &path).await,
@@ -104,6 +116,17 @@ impl Way {
             Err(_late) => Err(Failure::Broken { whom, cause: AskError::Late(ANSWER.as_secs()) }),
         }
     }
+}
+
+/// Whoever is at an address has a certificate for its host.
+fn dial(address: &str, file: &Path, args: &ReachArgs) -> Result<Dial, Failure> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let identity = args.cert_file.clone().zip(args.key_file.clone()).map(|(certificate, key)| Identity {
+        certificate: ("--cert-file", certificate),
+        key: ("--key-file", key),
+    });
+    Ok(Dial::to(host, ("--ca-file", file), identity.as_ref())?)
 }
 
 async fn connect(address: &str) -> Result<TcpStream, String> {

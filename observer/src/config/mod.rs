@@ -15,6 +15,7 @@ mod otlp;
 mod scope;
 mod selector;
 mod store;
+mod tls;
 mod typed;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,6 +33,7 @@ pub use otlp::{OtlpConfig, OtlpProtocol};
 pub use scope::{PodScope, Unknown};
 pub use selector::Selector;
 pub use store::{LogStore, LogsConfig, StoreConfig};
+pub use tls::TlsConfig;
 pub use typed::{Source, variable};
 
 use crate::pipeline::STALLS_AFTER;
@@ -50,6 +52,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Questions about requests.
     pub api: ApiConfig,
+    /// Who this observer is to others.
+    pub tls: TlsConfig,
     /// Name of this node in metrics and records.
     pub node: String,
     /// Log level.
@@ -223,6 +227,7 @@ impl Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             api: ApiConfig::default(),
+            tls: TlsConfig::default(),
             node: node.to_owned(),
             log: LevelFilter::INFO,
             metrics: MetricsConfig::default(),
@@ -297,6 +302,9 @@ impl Config {
         OtlpConfig {
             endpoint: self.logs.cluster.clone(),
             token_file: self.api.token_file.clone(),
+            ca_file: self.tls.ca_file.clone(),
+            cert_file: self.tls.cert_file.clone(),
+            key_file: self.tls.key_file.clone(),
             traces: false,
             lines: true,
             queue: self.otlp.queue,
@@ -314,6 +322,8 @@ impl Config {
                 remedy: "lower the first or raise the second",
             });
         }
+        self.tls.check()?;
+        tls::pair(["otlp.cert_file", "otlp.key_file"], [&self.otlp.cert_file, &self.otlp.key_file])?;
         if fields::node_name(&self.node).is_err() {
             return Err(ConfigError::NoNodeName { value: self.node.clone() });
         }

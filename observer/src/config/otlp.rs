@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use toml::Value;
 
 use super::fields::{items, text};
+use crate::tls::Identity;
 
 /// Headers that are set by the protocol itself.
 const RESERVED: [&str; 5] = ["content-type", "content-encoding", "content-length", "host", "te"];
@@ -30,6 +31,10 @@ pub struct OtlpConfig {
     pub token_file: Option<PathBuf>,
     /// File with the certificates of those who may vouch for the receiver, PEM; without it those of the system.
     pub ca_file: Option<PathBuf>,
+    /// File with the certificate that is shown to the receiver, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// File with its key, PEM.
+    pub key_file: Option<PathBuf>,
     /// Whether requests are compressed.
     pub gzip: bool,
     /// Whether requests are sent as spans.
@@ -53,6 +58,11 @@ pub enum OtlpProtocol {
 }
 
 impl OtlpConfig {
+    /// What is shown to the receiver.
+    pub fn identity(&self) -> Option<Identity> {
+        super::tls::identity(["otlp.cert_file", "otlp.key_file"], [&self.cert_file, &self.key_file])
+    }
+
     /// Whether anything is sent as log records.
     pub const fn has_logs(&self) -> bool {
         self.logs || self.lines
@@ -68,6 +78,8 @@ impl Default for OtlpConfig {
             headers_file: None,
             token_file: None,
             ca_file: None,
+            cert_file: None,
+            key_file: None,
             gzip: true,
             traces: true,
             logs: false,

@@ -33,6 +33,8 @@ const OTLP: &str = r#"
     otlp.headers_file = "/var/run/secrets/otlp/headers"
     otlp.token_file = "/var/run/secrets/otlp/token"
     otlp.ca_file = "/var/run/secrets/otlp/ca.crt"
+    otlp.cert_file = "/var/run/secrets/otlp/tls.crt"
+    otlp.key_file = "/var/run/secrets/otlp/tls.key"
     otlp.gzip = false
     otlp.traces = false
     otlp.logs = true
@@ -48,6 +50,8 @@ fn otlp() -> OtlpConfig {
         headers_file: Some("/var/run/secrets/otlp/headers".into()),
         token_file: Some("/var/run/secrets/otlp/token".into()),
         ca_file: Some("/var/run/secrets/otlp/ca.crt".into()),
+        cert_file: Some("/var/run/secrets/otlp/tls.crt".into()),
+        key_file: Some("/var/run/secrets/otlp/tls.key".into()),
         gzip: false,
         traces: false,
         logs: true,
@@ -107,6 +111,11 @@ fn every_field_can_be_set_from_the_file() {
         selector = "app=vllm,!canary"
         opt_out = "example.com/observe"
         unknown = "ignore"
+        [tls]
+        listen = "127.0.0.1:1235"
+        cert_file = "/tls/tls.crt"
+        key_file = "/tls/tls.key"
+        ca_file = "/tls/ca.crt"
         [cluster]
         lease = "one"
         namespace = "llm"
@@ -185,6 +194,12 @@ fn every_field_can_be_set_from_the_file() {
                 opt_out: "example.com/observe".to_owned(),
                 unknown: Unknown::Ignore,
             },
+        },
+        tls: TlsConfig {
+            listen: Some("127.0.0.1:1235".parse().unwrap()),
+            cert_file: Some("/tls/tls.crt".into()),
+            key_file: Some("/tls/tls.key".into()),
+            ca_file: Some("/tls/ca.crt".into()),
         },
         cluster: ClusterConfig {
             lease: "one".to_owned(),

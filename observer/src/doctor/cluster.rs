@@ -86,7 +86,7 @@ fn token(config: &Config) -> Finding {
 
 async fn agents(connection: &Connection, namespace: &str, config: &Config) -> Finding {
     let service = &config.cluster.agents;
-    let listed = match Agents::behind(connection, namespace, service, || 0) {
+    let listed = match Agents::behind(connection, namespace, service, config.tls.ca_file.is_some(), || 0) {
         Ok(agents) => agents.list().await,
         Err(error) => Err(error.to_string()),
     };

@@ -15,6 +15,7 @@ use crate::kube::AgentAt;
 use crate::recent::{Asked, Hits, MOST, Order, Partial, Position, Query, Row, Trailer};
 use crate::serve::{Api, Lines, Question, TokenFile};
 use crate::timeline::Kind;
+use crate::tls::Dial;
 
 /// The path of what is asked for.
 pub(super) const fn path_of(asked: Asked) -> &'static str {
@@ -32,6 +33,7 @@ pub(super) const fn path_of(asked: Asked) -> &'static str {
 pub struct Fleet {
     agents: Remembered,
     token: Arc<TokenFile>,
+    dial: Option<Dial>,
     own: Option<Own>,
 }
 
@@ -46,7 +48,13 @@ impl Fleet {
     /// Of the agents that this directory knows, on a monotonic clock in nanoseconds. Agents on other machines are
     /// presented the token.
     pub fn new(directory: Directory, token: Arc<TokenFile>, clock: fn() -> u64) -> Self {
-        Self { agents: Remembered::new(directory, clock), token, own: None }
+        Self { agents: Remembered::new(directory, clock), token, dial: None, own: None }
+    }
+
+    /// The same, asked over TLS.
+    #[must_use]
+    pub fn over(self, dial: Option<Dial>) -> Self {
+        Self { dial, ..self }
     }
 
     /// The same, with one who answers beside the agents when events of the cluster are asked for, and, if it keeps
@@ -85,6 +93,10 @@ impl Fleet {
         let (mut agents, partial) = self.agents.agents().await;
         agents.retain(|agent| query.is_about_node(&agent.node));
         (agents, partial)
+    }
+
+    pub(super) fn dial(&self) -> Option<&Dial> {
+        self.dial.as_ref()
     }
 
     pub(super) fn token(&self) -> &TokenFile {
@@ -156,6 +168,7 @@ impl Fleet {
         let round = Round {
             path: &format!("{}?{text}", path_of(asked)),
             token: token.as_ref(),
+            dial: self.dial.as_ref(),
             most: if counts { MOST } else { question.query.limit() },
             stops_early: !counts && asked != Asked::Top && question.query.order == Order::Newest,
             joins: counts.then_some(added),

@@ -93,7 +93,7 @@ async fn one(fleet: Fleet, what: Asked, agent: AgentAt, text: String, lines: Sen
     let mut is_told = false;
     loop {
         let token = fleet.token().read();
-        let why = match begun(&agent, &path, token.as_ref()).await {
+        let why = match begun(&agent, &path, token.as_ref(), fleet.dial()).await {
             Err(why) => why,
             Ok(mut answer) => {
                 is_told = false;

@@ -13,6 +13,7 @@ use super::ask::{Answer, AskError, Call, ask};
 use crate::kube::AgentAt;
 use crate::recent::{self, Partial, Trailer};
 use crate::serve::{Lines, Token};
+use crate::tls::Dial;
 
 /// Agents that are asked at a time.
 const AT_A_TIME: usize = 64;
@@ -33,6 +34,8 @@ type Join = fn(&[u8], &[u8]) -> Bytes;
 pub(super) struct Round<'a> {
     pub(super) path: &'a str,
     pub(super) token: Option<&'a Token>,
+    /// How they are spoken to, if not in the clear.
+    pub(super) dial: Option<&'a Dial>,
     /// Most lines that are kept.
     pub(super) most: usize,
     /// Whether an agent whose lines do not count any more has nothing more to say: all that it could say of itself is
@@ -68,21 +71,37 @@ pub(super) async fn connect(agent: &AgentAt) -> Result<TcpStream, String> {
 }
 
 /// Asks an agent.
-async fn question(agent: &AgentAt, path: &str, token: Option<&Token>) -> Result<Answer, Partial> {
-    let stream = connect(agent).await.map_err(|why| unreachable(&agent.node, &why))?;
+async fn question(
+    agent: &AgentAt,
+    path: &str,
+    token: Option<&Token>,
+    dial: Option<&Dial>,
+) -> Result<Answer, Partial> {
+    let unreachable = |why: String| unreachable(&agent.node, &why);
+    let stream = connect(agent).await.map_err(unreachable)?;
     let host = agent.address.to_string();
-    ask(stream, Call { host: &host, path, token }).await.map_err(|error| match error {
+    let call = Call { host: &host, path, token };
+    let asked = match dial {
+        None => ask(stream, call).await,
+        Some(dial) => ask(dial.over(stream).await.map_err(unreachable)?, call).await,
+    };
+    asked.map_err(|error| match error {
         AskError::Refused { .. } => {
             Partial { node: agent.node.clone(), reason: format!("refused to answer ({error})") }
         }
-        error => unreachable(&agent.node, &error.to_string()),
+        error => unreachable(error.to_string()),
     })
 }
 
 /// The same of one that has to begin in time.
-pub(super) async fn begun(agent: &AgentAt, path: &str, token: Option<&Token>) -> Result<Answer, Partial> {
+pub(super) async fn begun(
+    agent: &AgentAt,
+    path: &str,
+    token: Option<&Token>,
+    dial: Option<&Dial>,
+) -> Result<Answer, Partial> {
     let late = |_late| Err(unreachable(&agent.node, &format!("no answer in {} s", PATIENCE.as_secs())));
-    timeout(PATIENCE, question(agent, path, token)).await.unwrap_or_else(late)
+    timeout(PATIENCE, question(agent, path, token, dial)).await.unwrap_or_else(late)
 }
 
 /// Asks all agents. `key` orders lines, the least first; what has none is no line of an answer.
@@ -116,7 +135,7 @@ async fn one<K: Ord>(
     gathered: &Mutex<Gathered<K>>,
 ) -> Result<(), Partial> {
     let broken = |error: AskError| unreachable(&agent.node, &error.to_string());
-    let mut answer = begun(agent, round.path, round.token).await?;
+    let mut answer = begun(agent, round.path, round.token, round.dial).await?;
     while let Some(line) = answer.line().await.map_err(broken)? {
         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
         match gathered.take(&line, round, &key) {

@@ -14,8 +14,8 @@ const SERVICE: &str = "kubernetes.io/service-name";
 /// Slices that come in one answer of a list. One has up to 100 endpoints, unless the controller is told otherwise.
 const PAGE: u32 = 100;
 
-/// Name of the agents' port.
-const PORT: &str = "http";
+/// Names of the agents' ports, in the clear and over TLS.
+const PORTS: [&str; 2] = ["http", "https"];
 
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,10 +32,11 @@ pub struct Agents {
     client: Client,
     namespace: String,
     service: String,
+    port: &'static str,
 }
 
 impl Agents {
-    /// Behind this Service.
+    /// Behind this Service; where they speak TLS, if that is asked for.
     ///
     /// # Errors
     /// When no client can be made.
@@ -43,11 +44,13 @@ impl Agents {
         connection: &Connection,
         namespace: &str,
         service: &str,
+        over_tls: bool,
         clock: fn() -> u64,
     ) -> Result<Self, ConnectError> {
         // It is asked when somebody asks, so its age would tell nothing.
         let client = connection.client(&Health::of("endpointslices", clock))?;
-        Ok(Self { client, namespace: namespace.to_owned(), service: service.to_owned() })
+        let port = PORTS[usize::from(over_tls)];
+        Ok(Self { client, namespace: namespace.to_owned(), service: service.to_owned(), port })
     }
 
     /// The agents as they are now, ready or not.
@@ -63,7 +66,7 @@ impl Agents {
                 let said = Failure::of_request(&error);
                 format!("listing EndpointSlices of {}/{}: {}", self.namespace, self.service, said.as_str())
             })?;
-            agents.extend(list.items.iter().flat_map(endpoints));
+            agents.extend(list.items.iter().flat_map(|slice| endpoints(slice, self.port)));
             match list.metadata.continue_.filter(|more| !more.is_empty()) {
                 Some(more) => page = page.continue_token(&more),
                 None => break,
@@ -76,10 +79,11 @@ impl Agents {
     }
 }
 
-fn endpoints(slice: &EndpointSlice) -> Vec<AgentAt> {
+fn endpoints(slice: &EndpointSlice, name: &str) -> Vec<AgentAt> {
     let ports = slice.ports.iter().flatten();
-    let is_ours = |name: &Option<String>| name.as_deref().is_some_and(|name| name == PORT);
-    let port = ports.filter(|port| is_ours(&port.name)).find_map(|port| u16::try_from(port.port?).ok());
+    let port = ports
+        .filter(|port| port.name.as_deref() == Some(name))
+        .find_map(|port| u16::try_from(port.port?).ok());
     let Some(port) = port else { return Vec::new() };
     let agent = |endpoint: &Endpoint| {
         // All addresses of an endpoint are the same (kubernetes: the API's words on `addresses`); a name is none.
@@ -112,7 +116,9 @@ mod tests {
             }))
             .unwrap()
         };
-        let found = endpoints(&slice(json!([{"name": "other", "port": 1}, {"name": "http", "port": 9842}])));
+        let ports = json!([{"name": "https", "port": 9843}, {"name": "http", "port": 9842}]);
+        assert_eq!(endpoints(&slice(ports.clone()), "https")[0].address.port(), 9843);
+        let found = endpoints(&slice(ports), "http");
         let told: Vec<_> =
             found.iter().map(|agent| (agent.node.as_str(), agent.address.to_string())).collect();
         assert_eq!(
@@ -126,7 +132,7 @@ mod tests {
         for ports in
             [json!([]), json!(null), json!([{"name": "http"}]), json!([{"name": "http", "port": 70000}])]
         {
-            assert_eq!(endpoints(&slice(ports.clone())), [], "{ports}");
+            assert_eq!(endpoints(&slice(ports.clone()), "http"), [], "{ports}");
         }
     }
 }

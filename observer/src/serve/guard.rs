@@ -1,6 +1,6 @@
-//! Who may ask `/api`.
+//! Who may ask `/api`, and `/metrics` where that is guarded.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -10,20 +10,20 @@ use axum::response::{IntoResponse, Response};
 
 use super::AppState;
 use super::access::{self, Admission, Reviewer, Sight};
-use super::listener::Peer;
+use super::listener::{Peer, Way};
 use super::token::TokenFile;
 
 /// Lets loopback peers through, others that present the token, and others whom the API server knows; those see what
 /// they may.
 pub(super) async fn guard(
     State(state): State<AppState>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let sight = match refusal(peer, request.headers(), &state.sources.token) {
+    let sight = match refusal(peer, request.headers(), &state.sources.token, state.has_tls) {
         None => Sight::All,
-        Some(refused) => match presented(&state, request.headers()) {
+        Some(refused) => match presented(&state, peer, request.headers()) {
             None => return refuse(refused),
             Some((reviewer, token)) => match admission(access::admit(&reviewer, &token).await, refused) {
                 Ok(sight) => sight,
@@ -38,12 +38,14 @@ pub(super) async fn guard(
 /// Lets through to metrics whom [`guard`] lets through to everything, and whoever may read `/metrics` of the cluster.
 pub(super) async fn guard_metrics(
     State(state): State<AppState>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Some(refused) = refusal(peer, request.headers(), &state.sources.token) {
-        let Some((reviewer, token)) = presented(&state, request.headers()) else { return refuse(refused) };
+    if let Some(refused) = refusal(peer, request.headers(), &state.sources.token, state.has_tls) {
+        let Some((reviewer, token)) = presented(&state, peer, request.headers()) else {
+            return refuse(refused);
+        };
         if let Err(refused) = admission(access::admit_to_metrics(&reviewer, &token).await, refused) {
             return refuse(refused);
         }
@@ -52,8 +54,8 @@ pub(super) async fn guard_metrics(
 }
 
 /// A token that the API server may know, where it is asked.
-fn presented(state: &AppState, headers: &HeaderMap) -> Option<(Arc<Reviewer>, String)> {
-    let reviewer = state.sources.reviewer.clone()?;
+fn presented(state: &AppState, peer: Peer, headers: &HeaderMap) -> Option<(Arc<Reviewer>, String)> {
+    let reviewer = state.sources.reviewer.clone().filter(|_| may_present(peer, state.has_tls))?;
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty()).then(|| (reviewer, token.to_owned()))
@@ -90,14 +92,24 @@ fn refuse((status, why): (StatusCode, String)) -> Response {
 ///
 /// The name in `Host` counts too: without it, a web page could reach the API from a browser on this machine
 /// by a name of its own that resolves to 127.0.0.1. The token it does not know.
-fn refusal(peer: SocketAddr, headers: &HeaderMap, token: &TokenFile) -> Option<(StatusCode, String)> {
+fn refusal(
+    peer: Peer,
+    headers: &HeaderMap,
+    token: &TokenFile,
+    has_tls: bool,
+) -> Option<(StatusCode, String)> {
+    if peer.way == Way::Vouched {
+        return None;
+    }
+    let may_present = may_present(peer, has_tls);
+    let peer = peer.address;
     let text =
         |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     let is_here = peer.ip().to_canonical().is_loopback();
     if is_here && is_local_name(text(header::HOST)) {
         return None;
     }
-    if token.admits(text(header::AUTHORIZATION)) {
+    if may_present && token.admits(text(header::AUTHORIZATION)) {
         return None;
     }
     if is_here {
@@ -106,6 +118,12 @@ fn refusal(peer: SocketAddr, headers: &HeaderMap, token: &TokenFile) -> Option<(
         return Some((StatusCode::FORBIDDEN, why.to_owned()));
     }
     let peer = peer.ip();
+    if !may_present {
+        let why = format!(
+            "/api answers to other machines, and {peer} is one, over TLS only: ask at the port of tls.listen\n"
+        );
+        return Some((StatusCode::FORBIDDEN, why));
+    }
     if token.is_named() {
         let why = format!(
             "/api answers to other machines, and {peer} is one, if they present the token of api.token_file \
@@ -118,6 +136,11 @@ fn refusal(peer: SocketAddr, headers: &HeaderMap, token: &TokenFile) -> Option<(
          (kubectl port-forward, ssh -L), or set api.token_file\n"
     );
     Some((StatusCode::FORBIDDEN, why))
+}
+
+/// Whether a token counts. Where TLS is spoken, one that came in the clear may be another's by now.
+fn may_present(peer: Peer, has_tls: bool) -> bool {
+    peer.way != Way::Plain || !has_tls || peer.address.ip().to_canonical().is_loopback()
 }
 
 fn is_local_name(host: &str) -> bool {
@@ -143,9 +166,19 @@ mod tests {
 
     /// The status and the reason of a refusal.
     fn refused(peer: &str, host: &str, header: Option<&str>, token: &TokenFile) -> Option<(u16, String)> {
+        refused_by((peer, Way::Plain), (host, header), token, false)
+    }
+
+    fn refused_by(
+        (peer, way): (&str, Way),
+        (host, header): (&str, Option<&str>),
+        token: &TokenFile,
+        has_tls: bool,
+    ) -> Option<(u16, String)> {
+        let peer = Peer { address: peer.parse().unwrap(), way };
         let mut headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
         headers.extend(header.map(|value| (header::AUTHORIZATION, value.parse().unwrap())));
-        refusal(peer.parse().unwrap(), &headers, token).map(|(status, why)| (status.as_u16(), why))
+        refusal(peer, &headers, token, has_tls).map(|(status, why)| (status.as_u16(), why))
     }
 
     #[test]
@@ -199,5 +232,30 @@ mod tests {
             why.contains("Authorization: Bearer") && !why.contains("right") && !why.contains("wrong"),
             "{why}"
         );
+    }
+    #[test]
+    fn where_tls_is_spoken_no_token_counts_in_the_clear() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "right").unwrap();
+        let token = TokenFile::at(Some(file.path().to_owned()));
+        let (good, bad, other, here) =
+            (Some("Bearer right"), Some("Bearer wrong"), "10.0.0.7:5", "127.0.0.1:5");
+        for (peer, way, header, expected) in [
+            (other, Way::Plain, good, Some(403)),
+            (other, Way::Plain, None, Some(403)),
+            (other, Way::Encrypted, good, None),
+            (other, Way::Encrypted, bad, Some(401)),
+            (other, Way::Encrypted, None, Some(401)),
+            (other, Way::Vouched, None, None),
+            (here, Way::Plain, None, None),
+        ] {
+            let status =
+                refused_by((peer, way), ("localhost", header), &token, true).map(|(status, _)| status);
+            assert_eq!(status, expected, "{peer} {way:?} {header:?}");
+        }
+        let (_, why) = refused_by((other, Way::Plain), ("x", good), &token, true).unwrap();
+        assert!(why.contains("tls.listen"), "{why}");
+        let elsewhere = refused_by((here, Way::Plain), ("rebound.example", good), &token, true);
+        assert_eq!(elsewhere, None, "nobody hears what does not leave the machine");
     }
 }

@@ -20,13 +20,27 @@ const CONNECTIONS: usize = 128;
 /// How long a peer on another machine may say nothing. Scrapers come more often than that.
 const IDLE: Duration = Duration::from_mins(5);
 
-/// The address of the other end.
+/// How a peer came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In the clear.
+    Plain,
+    /// Over TLS, and nobody vouches for it.
+    Encrypted,
+    /// Over TLS, and those vouch for it who may.
+    Vouched,
+}
+
+/// The other end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) way: Way,
+}
 
 impl Connected<IncomingStream<'_, Limited>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
-        Self(*stream.remote_addr())
+        Self { address: *stream.remote_addr(), way: Way::Plain }
     }
 }
 

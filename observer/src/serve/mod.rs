@@ -3,13 +3,14 @@
 //! In: a function that renders a scrape, a flag that says when the role is ready, what happens, as it happens
 //! ([`Feed`]), and whoever answers questions ([`Api`]). Out: `/metrics`, `/healthz`, `/readyz` for everybody, and
 //! `/api/v1/…`, lines of JSON, for loopback peers, for those who present the token ([`TokenFile`]),
-//! and, as far as they may, for those whom the API server knows ([`Reviewer`]). In, too: lines of logs that others send
+//! for those for whom a certificate vouches, and, as far as they may, for those whom the API server knows ([`Reviewer`]). In, too: lines of logs that others send
 //! to be kept ([`Intake`]).
 //!
 //! Bounded: connections, streams, questions, the backlog of each stream, and the time that a shutdown waits.
 
 mod access;
 mod api;
+mod encrypted;
 mod explained;
 mod feed;
 mod guard;
@@ -35,6 +36,7 @@ use axum::{Router, middleware};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -47,8 +49,11 @@ pub use requests::RequestFeed;
 pub use rows::{LogFiles, RowFeed};
 pub use token::{Token, TokenFile};
 
+use crate::config::TlsConfig;
 use crate::recent::{Asked, Query};
+use crate::tls::{self, TlsError};
 
+use encrypted::Encrypted;
 use listener::{Limited, Peer};
 
 /// Content type of `/metrics`: the text format.
@@ -70,14 +75,19 @@ const QUESTIONS: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (`listen`): {cause}; {}", remedy(cause))]
+    #[error("cannot listen on {address} (`{field}`): {cause}; {}", remedy(cause))]
     Listen {
+        /// The setting.
+        field: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
         #[source]
         cause: io::Error,
     },
+    /// TLS is to be spoken and cannot be.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Serving ended by itself.
     #[error("the HTTP endpoint on {address} stopped: {cause}; restart the agent")]
     Stopped {
@@ -152,12 +162,23 @@ struct AppState {
     streams: Arc<Semaphore>,
     questions: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
+    /// Whether others may come over TLS.
+    has_tls: bool,
 }
 
 /// The endpoint, bound to its address and not serving yet.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    /// Beside, over TLS.
+    encrypted: Option<(TcpListener, Arc<ServerConfig>)>,
+}
+
+async fn bind(field: &'static str, listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let refused = |cause| ServeError::Listen { field, address: listen, cause };
+    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
 }
 
 impl Server {
@@ -167,10 +188,29 @@ impl Server {
     ///
     /// When the address cannot be listened on.
     pub async fn bind(listen: SocketAddr) -> Result<Self, ServeError> {
-        let refused = |cause| ServeError::Listen { address: listen, cause };
-        let listener = TcpListener::bind(listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address })
+        let (listener, address) = bind("listen", listen).await?;
+        Ok(Self { listener, address, encrypted: None })
+    }
+
+    /// The same, over TLS beside, if the settings say so.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be used, or the address cannot be listened on.
+    pub async fn beside(mut self, config: &TlsConfig) -> Result<Self, ServeError> {
+        if let Some((listen, identity)) = config.listen.zip(config.identity()) {
+            let vouching = config.ca_file.as_deref().map(|file| ("tls.ca_file", file));
+            let tls = tls::server(&identity, vouching)?;
+            let (listener, address) = bind("tls.listen", listen).await?;
+            tracing::info!(tls = %address, "serving over TLS, too");
+            self.encrypted = Some((listener, tls));
+        }
+        Ok(self)
+    }
+
+    /// The address at which TLS is spoken.
+    pub fn encrypted_address(&self) -> Option<SocketAddr> {
+        self.encrypted.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
     /// The address, with the port that was given if 0 was asked for.
@@ -202,13 +242,34 @@ impl Server {
         let (stop_sender, stop) = watch::channel(false);
         let mut stopped = stop.clone();
         let [streams, questions] = [STREAMS, QUESTIONS].map(|most| Arc::new(Semaphore::new(most)));
-        let state = AppState { sources, streams, questions, stop };
+        let failed = |cause| ServeError::Stopped { address: self.address, cause };
+        let mut stop_encrypted = stop.clone();
+        let has_tls = self.encrypted.is_some();
+        let state = AppState { sources, streams, questions, stop, has_tls };
         let service = router(state).into_make_service_with_connect_info::<Peer>();
-        let serving = axum::serve(Limited::new(self.listener), service).with_graceful_shutdown(async move {
+        let plain = axum::serve(Limited::new(self.listener), service.clone());
+        let plain = plain.with_graceful_shutdown(async move {
             shutdown.await;
             // Nobody is left to tell if there is no receiver.
             let _told = stop_sender.send(true);
         });
+        let encrypted = match self.encrypted {
+            None => None,
+            Some((listener, config)) => {
+                let listener = Encrypted::new(Limited::new(listener), config).map_err(failed)?;
+                let stopped = async move {
+                    // An error means that the sender is gone, which is the end, too.
+                    let _told = stop_encrypted.wait_for(|stop| *stop).await;
+                };
+                Some(axum::serve(listener, service).with_graceful_shutdown(stopped))
+            }
+        };
+        let serving = async {
+            match encrypted {
+                None => plain.await,
+                Some(encrypted) => tokio::try_join!(plain.into_future(), encrypted.into_future()).map(|_| ()),
+            }
+        };
         let cut = async move {
             // An error means that the sender is gone, so serving has ended and the other branch wins.
             if stopped.wait_for(|stop| *stop).await.is_err() {
@@ -218,7 +279,7 @@ impl Server {
         };
         tokio::select! {
             ended = serving => {
-                ended.map_err(|cause| ServeError::Stopped { address: self.address, cause })
+                ended.map_err(failed)
             }
             () = cut => Ok(()),
         }

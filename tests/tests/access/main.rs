@@ -1,5 +1,6 @@
 //! Who may see what, by how they authenticate, and who may send lines: the endpoint beside the fake API server.
 
+mod encrypted;
 mod intake;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 };
 
 use observer::{
-    config::KubernetesConfig,
+    config::{KubernetesConfig, TlsConfig},
     exchange::RequestRecord,
     kube::{Connection, Reviews, of_reviews},
     serve::{
@@ -28,6 +29,7 @@ use observer::{
 use observer_tests::{
     apiserver::{ApiServer, Grant, TOKEN, USER, granted},
     deploy::{Renderer, object},
+    receiver::Authority,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,6 +48,9 @@ struct World {
     api: ApiServer,
     folder: TempDir,
     address: SocketAddr,
+    /// Where TLS is spoken.
+    encrypted: SocketAddr,
+    authority: Authority,
     feed: Feed,
     rows: RowFeed,
     store: Store,
@@ -118,6 +123,16 @@ impl World {
         let intake = Intake::new(store.clone(), true, || NOW);
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let authority = Authority::new();
+        let pair = authority.write_pair(folder.path(), "server", &["localhost"]);
+        let ca_file = folder.path().join("ca.crt");
+        authority.write(&ca_file);
+        let tls = TlsConfig {
+            listen: Some("127.0.0.1:0".parse().expect("an address")),
+            cert_file: Some(pair.certificate),
+            key_file: Some(pair.key),
+            ca_file: Some(ca_file),
+        };
         let (token, events) = (folder.path().join("token"), feed.clone());
         let thread = std::thread::spawn(move || {
             let runtime =
@@ -140,7 +155,9 @@ impl World {
                     metrics_guarded,
                 };
                 let server = Server::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
-                tell.send(server.address()).expect("whoever started it waits");
+                let server = server.beside(&tls).await.expect("another port");
+                let encrypted = server.encrypted_address().expect("TLS");
+                tell.send((server.address(), encrypted)).expect("whoever started it waits");
                 let stopped = async move {
                     let _dropped_or_sent = stopped.await;
                 };
@@ -148,8 +165,8 @@ impl World {
             });
             runtime.shutdown_background();
         });
-        let address = told.recv().expect("it listens");
-        Self { api, folder, address, feed, rows, store, running: Some((stop, thread)) }
+        let (address, encrypted) = told.recv().expect("it listens");
+        Self { api, folder, address, encrypted, authority, feed, rows, store, running: Some((stop, thread)) }
     }
 
     fn open(&self, path: &str, host: &str, token: Option<&str>) -> TcpStream {

@@ -13,6 +13,7 @@ pub(crate) fn everything() -> Value {
         "config": "[metrics]\nprofile = \"full\"\n[[slo]]\nname = \"chat\"\nttft = 0.5\n",
         "image": {"registry": "registry.example/team/", "pullSecrets": ["pull"]},
         "api": {"tokenSecret": {"name": "observer-token"}},
+        "tls": {"secretName": "observer-tls"},
         "namespace": {"create": true, "labels": {"pod-security.kubernetes.io/audit": "privileged"}},
         "agent": {
             "image": {"digest": format!("sha256:{}", "0".repeat(64))},
@@ -284,6 +285,38 @@ fn what_is_kept_outlives_the_pod() {
 }
 
 #[test]
+fn tls_between_the_roles() {
+    let Some(renderer) = Renderer::find() else { return };
+    let values =
+        json!({"tls": {"secretName": "pair"}, "cluster": {"logs": {"enabled": true}, "replicas": 1}});
+    for (values, encrypted) in [(values, true), (json!({}), false)] {
+        let objects = renderer.helm(&values).expect("objects");
+        for (kind, name) in [("DaemonSet", "observer-agent"), ("Deployment", "observer-cluster")] {
+            let pod = object(&objects, kind, name)["spec"]["template"]["spec"].to_string();
+            for part in [
+                r#"{"name":"OBSERVER_TLS_LISTEN","value":"0.0.0.0:9843"}"#,
+                r#"{"name":"OBSERVER_TLS_CA_FILE","value":"/var/run/secrets/observer-tls/ca.crt"}"#,
+                r#"{"containerPort":9843,"name":"https"}"#,
+                r#""secretName":"pair""#,
+                r#""mountPath":"/var/run/secrets/observer-tls""#,
+            ] {
+                assert_eq!(pod.contains(part), encrypted, "{name}: {part} in {pod}");
+            }
+            for (kind, port) in
+                [("Service", r#""name":"https","port":9843"#), ("NetworkPolicy", r#"{"port":9843"#)]
+            {
+                let text = object(&objects, kind, name)["spec"].to_string();
+                assert_eq!(text.contains(port), encrypted, "{kind} {name}: {text}");
+            }
+            assert_eq!(
+                pod.contains("https://observer-cluster.observer.svc:9843"),
+                encrypted && kind == "DaemonSet"
+            );
+        }
+    }
+}
+
+#[test]
 fn lines_go_to_the_cluster_role_where_it_keeps_them() {
     let Some(renderer) = Renderer::find() else { return };
     let values = json!({"cluster": {"logs": {"enabled": true, "claim": "lines"}, "replicas": 1},
@@ -298,7 +331,7 @@ fn lines_go_to_the_cluster_role_where_it_keeps_them() {
         };
         assert_eq!(
             variable("DaemonSet", "observer-agent", "OBSERVER_LOGS_CLUSTER"),
-            kept.then(|| json!("http://observer-cluster.observer:9842"))
+            kept.then(|| json!("http://observer-cluster.observer.svc:9842"))
         );
         assert_eq!(
             variable("Deployment", "observer-cluster", "OBSERVER_CLUSTER_LOGS"),

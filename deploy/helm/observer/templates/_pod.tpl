@@ -33,12 +33,26 @@ imagePullSecrets:
 - name: OBSERVER_API_KUBERNETES
   value: "true"
 {{- end }}
+{{- if .Values.tls.secretName }}
+- name: OBSERVER_TLS_LISTEN
+  value: 0.0.0.0:9843
+- name: OBSERVER_TLS_CERT_FILE
+  value: /var/run/secrets/observer-tls/tls.crt
+- name: OBSERVER_TLS_KEY_FILE
+  value: /var/run/secrets/observer-tls/tls.key
+- name: OBSERVER_TLS_CA_FILE
+  value: /var/run/secrets/observer-tls/ca.crt
+{{- end }}
 {{- end -}}
 
 {{- define "observer.serving" -}}
 ports:
   - name: http
     containerPort: 9842
+  {{- if .Values.tls.secretName }}
+  - name: https
+    containerPort: 9843
+  {{- end }}
 livenessProbe:
   httpGet:
     path: /healthz
@@ -65,6 +79,11 @@ readinessProbe:
   mountPath: /var/run/secrets/observer
   readOnly: true
 {{- end }}
+{{- if .Values.tls.secretName }}
+- name: tls
+  mountPath: /var/run/secrets/observer-tls
+  readOnly: true
+{{- end }}
 {{- end -}}
 
 {{- define "observer.volumes" -}}
@@ -82,13 +101,19 @@ readinessProbe:
         path: token
 {{- end }}
 {{- end }}
+{{- with .Values.tls.secretName }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
 {{- end -}}
 
 {{- /* Lines are kept by one who knows who sends them. */}}
 {{- define "observer.checkLogs" -}}
 {{- if .Values.cluster.logs.enabled }}
-{{- if not .Values.api.tokenSecret.name }}
-{{- fail "cluster.logs.enabled: agents show a token to the cluster role; name its Secret in api.tokenSecret.name" }}
+{{- if not (or .Values.api.tokenSecret.name .Values.tls.secretName) }}
+{{- fail "cluster.logs.enabled: agents show the cluster role who they are; name a Secret in api.tokenSecret.name or tls.secretName" }}
 {{- end }}
 {{- if gt (int .Values.cluster.replicas) 1 }}
 {{- fail "cluster.logs.enabled: each replica would keep some of the lines; set cluster.replicas to 1" }}

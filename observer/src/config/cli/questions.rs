@@ -17,6 +17,18 @@ pub struct ReachArgs {
     #[arg(long, value_name = "FILE", env = "OBSERVER_API_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 
+    /// File with the certificates of those who vouch for that address, PEM: it is asked over TLS (`tls.listen`)
+    #[arg(long, value_name = "FILE", requires = "address")]
+    pub ca_file: Option<PathBuf>,
+
+    /// File with the certificate to show it, PEM
+    #[arg(long, value_name = "FILE", requires_all = ["ca_file", "key_file"])]
+    pub cert_file: Option<PathBuf>,
+
+    /// File with its key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    pub key_file: Option<PathBuf>,
+
     /// Ask the cluster role through this kubeconfig's API server [default: KUBECONFIG, ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,8 +14,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::Message;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use rustls::{ClientConfig, RootCertStore};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic_prost::ProstCodec;
@@ -24,6 +21,7 @@ use tonic_prost::ProstCodec;
 use super::reply::{self, Reply, chain};
 use super::signal::Signal;
 use crate::config::{OtlpConfig, OtlpProtocol, header};
+use crate::tls::{self, TlsError, Trusted};
 
 /// How long a receiver may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -42,17 +40,9 @@ const USER_AGENT: &str = concat!("observer/", env!("CARGO_PKG_VERSION"));
 /// Why nothing can be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// The certificates of those who vouch for the receiver cannot be used.
-    #[error("otlp.ca_file {}: {why}; name a file with certificates in PEM", path.display())]
-    CaFile {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The system trusts nobody, or does not say whom.
-    #[error("no certificates of the system: {0}; name the receiver's in otlp.ca_file")]
-    NoRoots(std::io::Error),
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 pub(super) struct Transport {
@@ -73,15 +63,13 @@ impl Transport {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT));
-        let tls = match &config.ca_file {
-            Some(path) => HttpsConnectorBuilder::new().with_tls_config(trusting(path)?),
-            // Nobody has to be trusted where nothing is encrypted.
-            None if endpoint.scheme_str() == Some("http") => {
-                HttpsConnectorBuilder::new().with_tls_config(client_config(RootCertStore::empty()))
-            }
-            None => HttpsConnectorBuilder::new().with_native_roots().map_err(OtlpError::NoRoots)?,
+        let trusted = match &config.ca_file {
+            Some(path) => Trusted::File(("otlp.ca_file", path)),
+            None if endpoint.scheme_str() == Some("http") => Trusted::Nobody,
+            None => Trusted::System("otlp.ca_file"),
         };
-        let tls = tls.https_or_http();
+        let tls = tls::client(trusted, config.identity().as_ref())?;
+        let tls = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         let connector = if is_grpc {
             tls.enable_http2().wrap_connector(http)
         } else {
@@ -229,27 +217,4 @@ fn gzipped(body: &[u8]) -> Vec<u8> {
     // Writing into memory does not fail.
     let written = encoder.write_all(body).and_then(|()| encoder.finish());
     written.unwrap_or_default()
-}
-
-fn trusting(path: &Path) -> Result<ClientConfig, OtlpError> {
-    let failed = |why: String| OtlpError::CaFile { path: path.to_owned(), why };
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("it holds no certificate".to_owned()));
-    }
-    Ok(client_config(roots))
-}
-
-fn client_config(roots: RootCertStore) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = match ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions() {
-        Ok(builder) => builder,
-        Err(error) => unreachable!("ring has the default versions: {error}"),
-    };
-    builder.with_root_certificates(roots).with_no_client_auth()
 }
