@@ -67,9 +67,16 @@ def chunk_of_openai(seen, chunk):
     return seen.line["kind"] == "abort" and len(seen.tokens) == 2
 
 
+def of_openai(make, options):
+    return make(base_url=options.url + "/v1", api_key="none", max_retries=0, timeout=60)
+
+
 def openai_sync(options, kind, number):
-    client = openai.OpenAI(base_url=options.url + "/v1", api_key="none", max_retries=0, timeout=60)
+    client = of_openai(openai.OpenAI, options)
     for repeat in range(options.repeat):
+        if options.fresh and repeat:
+            client.close()
+            client = of_openai(openai.OpenAI, options)
         seen = Seen(options, kind, number + repeat)
         answer = client.chat.completions.create(**chat(options, kind), extra_headers=seen.headers)
         if kind == "plain":
@@ -83,20 +90,22 @@ def openai_sync(options, kind, number):
 
 
 async def openai_async(options, kind, number):
-    async with openai.AsyncOpenAI(
-        base_url=options.url + "/v1", api_key="none", max_retries=0, timeout=60
-    ) as client:
-        for repeat in range(options.repeat):
-            seen = Seen(options, kind, number + repeat)
-            answer = await client.chat.completions.create(**chat(options, kind), extra_headers=seen.headers)
-            if kind == "plain":
-                seen.usage(answer.usage.completion_tokens)
-            else:
-                async for chunk in answer:
-                    if chunk_of_openai(seen, chunk):
-                        await answer.close()
-                        break
-            seen.print()
+    client = of_openai(openai.AsyncOpenAI, options)
+    for repeat in range(options.repeat):
+        if options.fresh and repeat:
+            await client.close()
+            client = of_openai(openai.AsyncOpenAI, options)
+        seen = Seen(options, kind, number + repeat)
+        answer = await client.chat.completions.create(**chat(options, kind), extra_headers=seen.headers)
+        if kind == "plain":
+            seen.usage(answer.usage.completion_tokens)
+        else:
+            async for chunk in answer:
+                if chunk_of_openai(seen, chunk):
+                    await answer.close()
+                    break
+        seen.print()
+    await client.close()
 
 
 def messages(options, kind, number):
@@ -104,9 +113,8 @@ def messages(options, kind, number):
         arguments = chat(options, "plain")
         # The library has no argument for it any more.
         del arguments["temperature"]
-        # On a connection of its own: on a kept one this library and llama.cpp sometimes disagree where a stream has ended.
+        # On a connection of its own, whatever the option says: what it takes to make a client is nobody's wait for a token.
         with anthropic.Anthropic(base_url=options.url, api_key="none", max_retries=0, timeout=60) as client:
-            # What it takes to make a client is nobody's wait for a token.
             seen = Seen(options, kind, number + repeat)
             arguments |= {"extra_headers": seen.headers}
             if kind == "stream":
@@ -132,6 +140,7 @@ def main():
     arguments.add_argument("--prefix", required=True, help="begins each x-request-id")
     arguments.add_argument("--repeat", type=int, default=3, help="requests of each kind")
     arguments.add_argument("--kinds", required=True, help="usage, bare, plain, choices, abort; stream and plain")
+    arguments.add_argument("--fresh", action="store_true", help="a connection of its own for each request")
     options = arguments.parse_args()
     kinds = options.kinds.split(",")
     if options.library == "openai-async":

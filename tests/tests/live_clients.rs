@@ -77,7 +77,7 @@ fn openai_against(kind: &str, kinds: &str) {
     let mut beside = Beside::default();
     for library in ["openai", "openai-async"] {
         let prefix = format!("{library}-{}", engine.process.pid());
-        let lines = drive(&engine.url, MODEL, library, &prefix, kinds);
+        let lines = drive(&engine.url, MODEL, library, &prefix, kinds, kind == "llama.cpp");
         let records =
             records_of(&follower, &lines.iter().map(|line| text(line, "request_id")).collect::<Vec<_>>());
         assert_eq!(lines.len(), 3 * kinds.split(',').count());
@@ -146,6 +146,7 @@ fn aiperf_against(kind: &str) {
         "--use-server-token-count",
     ]);
     command
+        .args(["--connection-reuse-strategy", if kind == "llama.cpp" { "never" } else { "pooled" }])
         .args(["--export-level", "records", "--ui", "none"])
         .arg("--output-artifact-dir")
         .arg(folder.path());
@@ -204,6 +205,7 @@ fn anthropic_against_llama_cpp() {
         "anthropic",
         &format!("anthropic-{}", engine.process.pid()),
         "stream,plain",
+        true,
     );
     assert_eq!(lines.len(), 6);
     let ids: Vec<&str> = lines.iter().map(|line| text(line, "request_id")).collect();

@@ -7,6 +7,7 @@ use observer_tests::{
     apiserver::{ApiServer, Resource, TOKEN},
     deploy::rights,
     live::privileged,
+    receiver::Authority,
 };
 use serde_json::{Value, json};
 
@@ -58,6 +59,31 @@ fn a_machine_that_grants_everything_lacks_nothing() {
     assert!(honors["remedy"].as_str().is_some_and(|remedy| remedy.contains("exported_pod")), "{honors}");
     let (otel, _) = examined(doctor(&["--set", "metrics.labels=otel"]));
     assert_eq!(finding(&otel, "honorLabels", "")["state"], "ok");
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_named() {
+    if !privileged() {
+        return;
+    }
+    let (folder, authority) = (tempfile::tempdir().expect("a folder"), Authority::new());
+    let (mine, other) = (
+        authority.write_pair(folder.path(), "mine", &["localhost"]),
+        authority.write_pair(folder.path(), "other", &["localhost"]),
+    );
+    let ca = folder.path().join("ca.crt");
+    authority.write(&ca);
+    for (key, ca, state, found) in [
+        (&mine.key, &ca, "ok", ""),
+        (&other.key, &ca, "missing", "tls.key_file"),
+        (&mine.key, &mine.key, "missing", "tls.ca_file"),
+    ] {
+        let settings = [("tls.cert_file", &mine.certificate), ("tls.key_file", key), ("tls.ca_file", ca)];
+        let settings = settings.map(|(name, file)| format!("{name}={}", file.display()));
+        let args: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        let (findings, _) = examined(doctor(&args));
+        assert_eq!(finding(&findings, "tls", found)["state"], state, "{findings:#?}");
+    }
 }
 
 #[test]

@@ -47,7 +47,14 @@ fn litellm_and_llama_cpp_are_two_hops() {
     let follower = agent.follow();
     let mut lines = Vec::new();
     for library in ["openai", "openai-async"] {
-        lines.extend(drive(&url, MODEL, library, &format!("{library}-{}", gateway.pid()), "usage,plain"));
+        lines.extend(drive(
+            &url,
+            MODEL,
+            library,
+            &format!("{library}-{}", gateway.pid()),
+            "usage,plain",
+            false,
+        ));
     }
     assert_eq!(lines.len(), 12);
     let of = |pid: u32| {

@@ -4,9 +4,10 @@ use super::{Finding, Role, State};
 use crate::config::{Config, LabelStyle};
 use crate::kube::{Agents, Connection, Failure, missing, of_agent, of_cluster, of_reviews, pod_monitors};
 use crate::serve::TokenFile;
+use crate::tls::{self, Trusted};
 
 pub(super) async fn examine(role: Role, config: &Config) -> Vec<Finding> {
-    let mut findings = vec![token(config)];
+    let mut findings = vec![token(config), certificates(config)];
     // The cluster role is nothing without; an agent names no pods, and everything else goes on.
     let state = match role {
         Role::Agent => State::Less,
@@ -81,6 +82,22 @@ fn token(config: &Config) -> Finding {
                 "give the Secret the key that the chart names (api.tokenSecret), with one line of visible characters",
             ),
         },
+    }
+}
+
+fn certificates(config: &Config) -> Finding {
+    let identity = config.tls.identity();
+    let vouching = config.tls.ca_file.as_deref().map(|file| ("tls.ca_file", file));
+    let tried = match (&identity, vouching) {
+        (None, None) => {
+            return Finding::ok("tls", "no certificate is set: other machines are answered in the clear");
+        }
+        (None, Some(file)) => tls::client(Trusted::File(file), None).map(drop),
+        (Some(identity), vouching) => tls::server(identity, vouching).map(drop),
+    };
+    match tried {
+        Ok(()) => Finding::ok("tls", "the certificates can be used"),
+        Err(error) => Finding::said("tls", State::Missing, &error),
     }
 }
 

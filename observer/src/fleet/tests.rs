@@ -417,6 +417,11 @@ async fn a_line_that_is_kept_here_too_is_told_once() {
         let ids: Vec<_> = lines.iter().filter_map(|line| line["id"].as_str()).collect();
         assert_eq!(ids, expected, "{text}");
     }
+    let lines = read(fleet.answer(Asked::Logs, question(Asked::Logs, "limit=4")).await).await;
+    assert!(
+        lines.len() == 5 && lines[4]["next"].is_null(),
+        "what is told twice is no more than there is: {lines:?}"
+    );
     assert!(own.asked.lock().unwrap().drain(..).all(|kinds| kinds == [Kind::Log]));
     // Agents tell them as they come.
     drop(fleet.answer(Asked::Logs, question(Asked::Logs, "follow=true")).await);
