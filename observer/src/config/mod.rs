@@ -307,6 +307,7 @@ impl Config {
             key_file: self.tls.key_file.clone(),
             traces: false,
             lines: true,
+            insists: true,
             queue: self.otlp.queue,
             ..OtlpConfig::default()
         }

@@ -43,6 +43,9 @@ pub struct OtlpConfig {
     pub logs: bool,
     /// Whether lines of logs are sent as log records.
     pub lines: bool,
+    /// Whether to go on where the receiver says that it does not know who this is, or that it takes nothing: another
+    /// observer will, once both have the same token.
+    pub insists: bool,
     /// Bytes of spans that may wait, and of log records.
     pub queue: usize,
 }
@@ -84,6 +87,7 @@ impl Default for OtlpConfig {
             traces: true,
             logs: false,
             lines: false,
+            insists: false,
             queue: 16 << 20,
         }
     }

@@ -56,6 +56,7 @@ fn otlp() -> OtlpConfig {
         traces: false,
         logs: true,
         lines: true,
+        insists: false,
         queue: 1 << 20,
     }
 }

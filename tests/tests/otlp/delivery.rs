@@ -186,6 +186,23 @@ fn a_token_is_presented_and_read_again() {
 }
 
 #[test]
+fn another_observer_is_asked_again_until_it_knows_who_this_is() {
+    for (insists, sent, refused) in [(true, 1, None), (false, 0, Some(1))] {
+        let receiver = Receiver::start();
+        receiver.order([401, 403, 404].map(|status| Answer::Status(status, &[])));
+        let exporter = Exporter::start(&OtlpConfig { insists, ..to(&receiver, OtlpProtocol::HttpProtobuf) });
+        exporter.put(1);
+        wait_for("the end of it", || {
+            let told = exporter.traces();
+            (told.waiting == 0 && told.under_way == 0).then_some(())
+        });
+        let told = exporter.traces();
+        assert_eq!((told.sent, told.dropped.get(&Cause::Refused).copied()), (sent, refused));
+        exporter.end();
+    }
+}
+
+#[test]
 fn what_may_arrive_later_is_sent_again_and_nothing_else() {
     let (again, refused): ([Answer; 4], [Answer; 2]) = (
         [

@@ -50,6 +50,7 @@ pub(super) struct Transport {
     endpoint: Uri,
     protocol: OtlpProtocol,
     gzip: bool,
+    insists: bool,
     headers: HeaderMap,
     headers_file: Option<PathBuf>,
     token_file: Option<PathBuf>,
@@ -86,6 +87,7 @@ impl Transport {
             endpoint,
             protocol: config.protocol,
             gzip: config.gzip,
+            insists: config.insists,
             headers,
             headers_file: config.headers_file.clone(),
             token_file: config.token_file.clone(),
@@ -169,7 +171,12 @@ impl Transport {
                 .map_or_else(|_error| (0, String::new()), |answer| S::rejected(&answer));
             return Reply::Arrived { rejected, says: reply::shortened(&says) };
         }
-        reply::of_http(head.status, &head.headers, &body, (self.wall)())
+        match reply::of_http(head.status, &head.headers, &body, (self.wall)()) {
+            Reply::Refused { why } if self.insists && matches!(head.status.as_u16(), 401 | 403 | 404) => {
+                Reply::Again { after: None, why }
+            }
+            reply => reply,
+        }
     }
 
     /// Where this path is below the endpoint.
